@@ -1,0 +1,64 @@
+"""Builds model_store/{detector,grader}.mar and knee_oa.war: code, weights and configuration as one unit."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = (ROOT / "model_src", ROOT / "handlers")
+
+
+def build(store: Path) -> None:
+    """Write the three archives into ``store``."""
+    version = {}
+    exec((ROOT / "model_src/kneeoa/__init__.py").read_text(), version)
+    store.mkdir(parents=True, exist_ok=True)
+    for name in ("detector", "grader"):
+        with tempfile.TemporaryDirectory() as folder:
+            # A clean stage: the archiver takes whatever lies in the folder, caches included.
+            stage = Path(folder, "stage")
+            shutil.copytree(ROOT / "model_src/kneeoa", stage / "kneeoa", ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copy(ROOT / f"model_src/weights/{name}.safetensors", stage)
+            _run(
+                "torch-model-archiver",
+                *("--model-name", name, "--version", version["__version__"], "--force"),
+                *("--handler", str(ROOT / f"handlers/{name}_handler.py"), "--extra-files", str(stage)),
+                *("--config-file", str(ROOT / f"handlers/{name}.yaml"), "--export-path", str(store)),
+                tmp=folder,
+            )
+    with tempfile.TemporaryDirectory() as folder:
+        spec = str(ROOT / "handlers/workflow.yaml")
+        _run(
+            "torch-workflow-archiver",
+            *("--workflow-name", "knee_oa", "--spec-file", spec, "--export-path", str(store), "--force"),
+            tmp=folder,
+        )
+
+
+def stale(store: Path) -> bool:
+    """Whether an archive is missing or older than what goes into it."""
+    archives = [store / name for name in ("detector.mar", "grader.mar", "knee_oa.war")]
+    if not all(archive.exists() for archive in archives):
+        return True
+    newest = max(file.stat().st_mtime for source in SOURCES for file in source.rglob("*") if _matters(file))
+    return newest > min(archive.stat().st_mtime for archive in archives)
+
+
+def _matters(file: Path) -> bool:
+    return file.suffix in (".py", ".yaml", ".safetensors")
+
+
+def _run(tool: str, *arguments: str, tmp: str) -> None:
+    # Two builds of one name collide in $TMPDIR, so each has its own.
+    executable = Path(sys.executable).parent / tool
+    subprocess.run([str(executable), *arguments], check=True, env={**os.environ, "TMPDIR": tmp})
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "model_store"
+    if stale(target):
+        print(f"building archives in {target}", flush=True)
+        build(target)

@@ -1,0 +1,45 @@
+"""TorchServe handler: file bytes in, detection message out. Bad input is an answer, never a failed node."""
+
+import logging
+import os
+from pathlib import Path
+
+import cv2
+import torch
+from kneeoa.detection.detector import Detector
+from kneeoa.errors import BadRequest, InternalError, KneeOaError
+from kneeoa.imaging import decode
+from kneeoa.messages import DETECTION_SCHEMA, Message, envelope
+from kneeoa.serving import answer, body_of, header
+from kneeoa.tasks import Laterality
+
+log = logging.getLogger(__name__)
+SIDE_HEADER = "x-knee-side"
+
+
+class DetectorHandler:
+    """One item is one film; items fail alone and the batch keeps its length."""
+
+    def initialize(self, context) -> None:  # noqa: ANN001  (TorchServe's Context)
+        folder = Path(context.system_properties["model_dir"])
+        threads = int(context.model_yaml_config.get("threads", os.cpu_count() or 1))
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
+        self.detector = Detector.from_file(folder / "detector.safetensors")
+
+    def handle(self, data: list[dict], context) -> list[bytes]:  # noqa: ANN001
+        return answer([self._one(row, context, i) for i, row in enumerate(data)], context)
+
+    def _one(self, row: dict, context, index: int) -> Message:  # noqa: ANN001
+        model = {"detector": self.detector.identity}
+        try:
+            side = header(context, index, SIDE_HEADER)
+            if side not in (None, "R", "L"):
+                raise BadRequest("the header X-Knee-Side must be R or L")
+            film, knees = self.detector.detect(decode(body_of(row)), Laterality(side) if side else None)
+            return envelope(DETECTION_SCHEMA, film=film, knees=[knee.to_json() for knee in knees], model=model)
+        except KneeOaError as error:
+            return envelope(DETECTION_SCHEMA, error, model=model)
+        except Exception as error:  # the type only: a message may quote the file
+            log.error("detector failed: %s", type(error).__name__)
+            return envelope(DETECTION_SCHEMA, InternalError(stage="detect"), model=model)

@@ -1,0 +1,55 @@
+"""TorchServe handler: detection message in, reply with eight grades per knee out."""
+
+import logging
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from kneeoa.errors import BadRequest, InternalError, KneeOaError
+from kneeoa.grading.grader import Grader
+from kneeoa.messages import Message, decode_png, parse_detection
+from kneeoa.reply import build_reply
+from kneeoa.serving import answer, body_of
+from kneeoa.tasks import Laterality
+
+log = logging.getLogger(__name__)
+
+
+class GraderHandler:
+    """All found knees of a batch go through the network together; items fail alone."""
+
+    def initialize(self, context) -> None:  # noqa: ANN001  (TorchServe's Context)
+        properties = context.system_properties
+        threads = int(context.model_yaml_config.get("threads", os.cpu_count() or 1))
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
+        gpu = properties.get("gpu_id")
+        use_gpu = torch.cuda.is_available() and gpu is not None
+        device = torch.device("cuda", int(gpu)) if use_gpu else torch.device("cpu")
+        self.grader = Grader.from_file(Path(properties["model_dir"]) / "grader.safetensors", device)
+
+    def handle(self, data: list[dict], context) -> list[bytes]:  # noqa: ANN001
+        items = [self._read(row) for row in data]
+        joints = [joint for _, found in items for joint in found]
+        try:
+            graded = iter(self.grader.grade([image for image, _ in joints], [side for _, side in joints]))
+        except Exception as error:  # the type only: a message may quote the input
+            log.error("grader failed: %s", type(error).__name__)
+            failed = InternalError(stage="grade")
+            return answer([build_reply(failed, [], self.grader) for _ in items], context)
+        replies = [build_reply(message, [next(graded) for _ in found], self.grader) for message, found in items]
+        return answer(replies, context)
+
+    def _read(self, row: dict) -> tuple[Message | KneeOaError, list[tuple[np.ndarray, Laterality]]]:
+        """The parsed request, or the error that is its answer, and its crops with their sides."""
+        try:
+            message = parse_detection(body_of(row))
+            knees = [knee for knee in message["knees"] if knee["status"] == "found"]
+            return message, [(decode_png(knee["crop"]), Laterality(knee["knee"])) for knee in knees]
+        except KneeOaError as error:
+            return error, []
+        except Exception as error:
+            log.error("grader could not read a request: %s", type(error).__name__)
+            return BadRequest("the detection message is malformed", stage="grade"), []

@@ -1,0 +1,3 @@
+"""Knee-osteoarthritis grading: radiograph bytes in, eight grades per knee out."""
+
+__version__ = "0.1.0"

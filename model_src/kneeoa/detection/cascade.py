@@ -1,0 +1,103 @@
+"""Image pyramid → level 1 → NMS → level 2 → the best knee of one single-knee image.
+
+Thresholds and scales are facenet-pytorch's conventions; the paper gives none (docs/method.md).
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torchvision.ops import nms
+
+from kneeoa.detection.networks import LEVEL2_SIZE, STRIDE, WINDOW, Level1, Level2, as_input
+from kneeoa.geometry import Box, KeyPoints, crop
+
+
+@dataclass(frozen=True)
+class CascadeConfig:
+    """Constants of the search; stored in the weights.
+
+    Attributes
+    ----------
+    smallest_knee : float
+        Side of the smallest knee box, as a share of the single-knee image's width.
+    factor : float
+        Between two steps of the pyramid.
+    score1, score2 : float
+        Least knee probability to leave level 1 and level 2.
+    nms_scale, nms_all : float
+        IoU above which the weaker of two proposals is dropped, within one scale and over all.
+    proposals : int
+        Most windows handed to level 2.
+    """
+
+    smallest_knee: float = 0.3
+    factor: float = 0.709
+    score1: float = 0.6
+    score2: float = 0.7
+    nms_scale: float = 0.5
+    nms_all: float = 0.7
+    proposals: int = 64
+
+
+@dataclass(frozen=True)
+class Found:
+    """A knee joint in the pixels of the image it was found in; score 0 … 1."""
+
+    score: float
+    box: Box
+    key_points: KeyPoints
+
+
+class Cascade:
+    """The two trained levels and how they are run. Stateless: one instance serves many threads."""
+
+    def __init__(self, level1: Level1, level2: Level2, config: CascadeConfig | None = None) -> None:
+        self.level1, self.level2 = level1.eval(), level2.eval()
+        self.config = config or CascadeConfig()
+
+    @torch.inference_mode()
+    def propose(self, image: np.ndarray) -> np.ndarray:
+        """Level 1 over the pyramid: prepared image, uint8 (h, w) → boxes (n, 4) in its pixels, best first."""
+        height, width = image.shape
+        scale = WINDOW / (self.config.smallest_knee * width)
+        boxes, scores = [torch.empty(0, 4)], [torch.empty(0)]
+        while min(height, width) * scale >= WINDOW:
+            small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else 1)
+            logits, offsets = self.level1(as_input(small[None]))
+            score = logits[0].sigmoid()
+            rows, columns = torch.nonzero(score >= self.config.score1, as_tuple=True)
+            corner = torch.stack([columns, rows], dim=1) * STRIDE
+            window = torch.cat([corner, corner + WINDOW], dim=1)
+            found = (window + offsets[0, :, rows, columns].T * WINDOW) / scale
+            keep = nms(found, score[rows, columns], self.config.nms_scale)
+            boxes.append(found[keep])
+            scores.append(score[rows, columns][keep])
+            scale *= self.config.factor
+        every, score = torch.cat(boxes), torch.cat(scores)
+        return every[nms(every, score, self.config.nms_all)[: self.config.proposals]].numpy()
+
+    @torch.inference_mode()
+    def refine(self, image: np.ndarray, boxes: list[Box]) -> list[Found]:
+        """Level 2 on the squares around the given boxes: one `Found` each, in the same order, whatever the score."""
+        squares = [box.squared() for box in boxes]
+        crops = np.stack([crop(image, box, (LEVEL2_SIZE, LEVEL2_SIZE)) for box in squares])
+        logits, offsets, points = self.level2(as_input(crops))
+        found = []
+        for square, score, offset, xy in zip(squares, logits.sigmoid(), offsets, points, strict=True):
+            corner, side = np.array([square.x1, square.y1]), square.width
+            edges = np.array(square.as_tuple()) + offset.numpy() * side
+            key_points = KeyPoints.from_array(corner + xy.numpy().reshape(6, 2) * side)
+            found.append(Found(float(score), Box(*edges.tolist()), key_points))
+        return found
+
+    def locate(self, image: np.ndarray, boxes: list[Box]) -> Found:
+        """The best of some candidate boxes, looked at twice: a window centred on the knee gives the sharper points."""
+        best = max(self.refine(image, boxes), key=lambda found: found.score)
+        return self.refine(image, [best.key_points.knee_box()])[0] if best.score >= self.config.score2 else best
+
+    def detect(self, image: np.ndarray) -> Found | None:
+        """The knee of a single-knee image, or None; a score below ``score2`` is left to the caller to reject."""
+        proposals = self.propose(image)
+        return self.locate(image, [Box(*box.tolist()) for box in proposals]) if len(proposals) else None

@@ -1,0 +1,119 @@
+"""From a decoded radiograph to one `DetectedKnee` per expected knee: a knee never silently disappears."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from kneeoa.detection.cascade import Cascade, CascadeConfig, Found
+from kneeoa.detection.networks import Level1, Level2
+from kneeoa.geometry import crop, main_joint
+from kneeoa.imaging.prepare import (
+    SingleKnee,
+    correct_polarity,
+    half_sides,
+    looks_bilateral,
+    prepare_single,
+    single_side,
+    split_bilateral,
+)
+from kneeoa.imaging.radiograph import Radiograph
+from kneeoa.messages import DetectedKnee, Message
+from kneeoa.tasks import Laterality
+from kneeoa.weights import Weights, WeightsError, read_weights
+
+CENTRAL = 0.15  # a knee this close to the middle of a wide film (share of its width) makes it a single-knee film
+WIDTH_MM = (40.0, 140.0)  # W of an adult knee with a wide margin; 748 OAI knees lie in 62 … 101 mm
+
+
+class Detector:
+    """Finds the knees of films. Stateless after construction."""
+
+    def __init__(self, weights: Weights) -> None:
+        stored = weights.metadata["preprocessing"]
+        unknown = set(stored) ^ set(asdict(CascadeConfig()))
+        if unknown:
+            raise WeightsError(f"preprocessing of these weights and of this code differ in {sorted(unknown)}")
+        self.cascade = Cascade(Level1(), Level2(), CascadeConfig(**stored))
+        for prefix in ("level1", "level2"):
+            part = {k.removeprefix(prefix + "."): v for k, v in weights.tensors.items() if k.startswith(prefix)}
+            Weights(part, weights.metadata, weights.sha256).load_into(getattr(self.cascade, prefix))
+        self.identity = weights.identity
+
+    @classmethod
+    def from_file(cls, path: Path) -> "Detector":
+        return cls(read_weights(path, "detector"))
+
+    def detect(self, film: Radiograph, side: Laterality | None = None) -> tuple[Message, list[DetectedKnee]]:
+        """Facts about the film and its knees, image left first.
+
+        Parameters
+        ----------
+        film : Radiograph
+        side : Laterality, optional
+            What the requester knows of a single-knee film; the file's own statement wins.
+
+        Raises
+        ------
+        NotARadiograph
+            If the film has no contrast or is too small.
+        """
+        pixels, rule = correct_polarity(film.pixels, film.polarity)
+        height, width = pixels.shape
+        whole = SingleKnee(prepare_single(pixels), 0, *single_side(film, side))
+        found = self.cascade.detect(whole.image)
+        if looks_bilateral(height, width) and not self._is_single(found, width):
+            layout = "bilateral"
+            columns = split_bilateral(width)
+            views = [
+                SingleKnee(prepare_single(pixels, c), c[0], *s) for c, s in zip(columns, half_sides(film), strict=True)
+            ]
+            knees = [self._knee(pixels, film, view, self.cascade.detect(view.image)) for view in views]
+        else:
+            layout, knees = "single", [self._knee(pixels, film, whole, found)]
+        facts = {
+            "width": width,
+            "height": height,
+            "spacing_mm": film.spacing_mm and list(film.spacing_mm),
+            "source": film.source,
+            "transfer_syntax": film.transfer_syntax,
+            "bits": film.bits,
+            "polarity": rule,
+            "layout": layout,
+            "warnings": ["polarity_overridden"] if rule == "frame_override" else [],
+        }
+        return facts, knees
+
+    def _is_single(self, found: Found | None, width: int) -> bool:
+        central = found is not None and abs(found.box.centre[0] / width - 0.5) < CENTRAL
+        return central and found is not None and found.score >= self.cascade.config.score2
+
+    def _knee(self, pixels: np.ndarray, film: Radiograph, view: SingleKnee, found: Found | None) -> DetectedKnee:
+        if found is None:
+            return DetectedKnee(view.side, view.side_source, "not_found", "no_knee_like_region")
+        reason = self._rejection(found, film.spacing_mm)
+        if reason:
+            return DetectedKnee(view.side, view.side_source, "rejected", reason, found.score)
+        joint = main_joint(found.box, found.key_points)
+        dx = view.x_offset
+        return DetectedKnee(
+            side=view.side,
+            side_source=view.side_source,
+            status="found",
+            score=found.score,
+            box=found.box.shifted(dx),
+            key_points=found.key_points.shifted(dx),
+            main_joint=joint.shifted(dx),
+            crop=crop(view.image, joint),
+        )
+
+    def _rejection(self, found: Found, spacing_mm: tuple[float, float] | None) -> str | None:
+        if found.score < self.cascade.config.score2:
+            return "low_score"
+        (x, y), points = found.key_points.as_array().T, found.key_points
+        ordered = x[0] < x[1] < x[2] and x[3] < x[4] < x[5] and y[1] < min(y[0], y[2]) and y[4] < min(y[3], y[5])
+        if not ordered or not 0.4 < points.width / found.box.width < 1.2 or max(y[0], y[2]) > max(y[3], y[5]):
+            return "implausible_key_points"
+        if spacing_mm and not WIDTH_MM[0] < points.width * spacing_mm[1] < WIDTH_MM[1]:
+            return "implausible_size"
+        return None

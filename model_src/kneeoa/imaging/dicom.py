@@ -1,0 +1,169 @@
+"""Reads one projection radiograph out of a DICOM file that nobody vouches for.
+
+Only the elements listed here are ever parsed, and errors carry our words alone.
+"""
+
+from io import BytesIO
+
+import numpy as np
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
+from pydicom.filereader import read_dataset
+from pydicom.pixels import get_decoder  # type: ignore[attr-defined]  # documented, but not in its __all__
+from pydicom.tag import BaseTag, Tag
+
+from kneeoa.errors import CorruptImage, KneeOaError, UnsupportedDicom
+from kneeoa.imaging.codestream import jpeg_2000_size, jpeg_size, unpack_rle
+from kneeoa.imaging.quiet import quiet
+from kneeoa.imaging.radiograph import Radiograph, check_size
+from kneeoa.tasks import Laterality
+
+# Deflated is absent on purpose: 512 KB of it can inflate to a gigabyte before anything can be checked.
+_JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless,
+         uid.JPEGLSNearLossless)  # fmt: skip
+_JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
+_NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
+TRANSFER_SYNTAXES = (*_NATIVE, uid.RLELossless, *_JPEG, *_JPEG_2000)
+SOP_CLASSES = (
+    uid.ComputedRadiographyImageStorage,
+    uid.DigitalXRayImageStorageForPresentation,
+    uid.DigitalXRayImageStorageForProcessing,
+    uid.SecondaryCaptureImageStorage,  # research sets
+)
+SPACING_MM = (0.01, 5.0)  # outside, a pixel spacing is a mistake and not a detector
+# fmt: off
+_ELEMENTS = (
+    "SOPClassUID", "PixelSpacing", "ImagerPixelSpacing", "ImageLaterality", "Laterality", "PatientOrientation",
+    "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored",
+    "HighBit", "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "PixelData",
+)
+# fmt: on
+
+
+def read_dicom(data: bytes) -> Radiograph:
+    """Read a DICOM part 10 file with one monochrome frame of 8 to 16 bits.
+
+    Order: meta header, transfer syntax, the listed elements, limits, and only then pixels.
+
+    Raises
+    ------
+    UnsupportedDicom
+        Another kind of object, pixel format or transfer syntax, or its decoder is not installed.
+    TooLarge
+        Rows × Columns beyond the limits, before decoding.
+    CorruptImage
+        Whatever goes wrong inside the parser or a codec.
+    """
+    try:
+        with quiet():
+            return _read(BytesIO(data))
+    except KneeOaError:
+        raise
+    # A hostile file makes pydicom raise nearly anything (AttributeError, ValueError, NotImplementedError, RuntimeError,
+    # RecursionError, OSError, struct.error, MemoryError …), and the text quotes the file.
+    except Exception:
+        raise CorruptImage from None
+
+
+def _read(file: BytesIO) -> Radiograph:
+    file.seek(132)  # past the preamble and "DICM"
+    meta = read_dataset(
+        file, False, True, stop_when=lambda tag, *_: tag.group != 2, specific_tags=_tags("TransferSyntaxUID")
+    )
+    syntax = uid.UID(meta.TransferSyntaxUID)
+    if syntax not in TRANSFER_SYNTAXES:
+        raise UnsupportedDicom("This transfer syntax is not read.")
+    # Not dcmread: it inflates, and reads what we do not want. From here on the syntax is one of ours.
+    ds = read_dataset(file, syntax.is_implicit_VR, syntax.is_little_endian, specific_tags=_tags(*_ELEMENTS))
+    ds.set_original_encoding(syntax.is_implicit_VR, syntax.is_little_endian)
+    _check(ds)
+    stored = _stored_pixels(ds, syntax)
+    slope, intercept = _number(ds, "RescaleSlope", 1.0), _number(ds, "RescaleIntercept", 0.0)
+    pixels = stored.astype(np.float32)
+    pixels *= slope
+    pixels += intercept
+    if slope == 0 or stored.shape != (ds.Rows, ds.Columns) or not np.isfinite(pixels).all():
+        raise CorruptImage
+    inverted = ds.PhotometricInterpretation == "MONOCHROME1"
+    return Radiograph(
+        pixels=pixels.max() - pixels if inverted else pixels,
+        spacing_mm=_spacing(ds),
+        polarity="monochrome1" if inverted else "monochrome2",
+        laterality=_laterality(ds),
+        rows_run_to_right="".join(_strings(ds, "PatientOrientation")[:1]).startswith("R"),
+        source="dicom",
+        transfer_syntax=syntax.name,
+        bits=int(ds.BitsStored),
+    )
+
+
+def _tags(*keywords: str) -> list[BaseTag | int]:
+    return [Tag(keyword) for keyword in keywords]
+
+
+def _check(ds: Dataset) -> None:
+    """Everything that can be refused before a pixel is touched; a missing element is left to raise AttributeError."""
+    if ds.SOPClassUID not in SOP_CLASSES:
+        raise UnsupportedDicom("Only computed and digital radiography and secondary capture images are read.")
+    check_size(ds.Rows, ds.Columns)
+    if ds.SamplesPerPixel != 1 or ds.PhotometricInterpretation not in ("MONOCHROME1", "MONOCHROME2"):
+        raise UnsupportedDicom("Only MONOCHROME1 and MONOCHROME2 images are read.")
+    if _number(ds, "NumberOfFrames", 1) != 1:
+        raise UnsupportedDicom("Only single-frame images are read.")
+    allocated, stored = ds.BitsAllocated, ds.BitsStored
+    if allocated not in (8, 16) or not 8 <= stored <= allocated or ds.get("HighBit", stored - 1) != stored - 1:
+        raise UnsupportedDicom("Only pixels of 8 to 16 bits, stored in the low bits, are read.")
+
+
+def _stored_pixels(ds: Dataset, syntax: uid.UID) -> np.ndarray:
+    """The stored values, decoded only once the codestream's own size is known to be the header's."""
+    decoder = get_decoder(syntax)
+    if not decoder.is_available:
+        raise UnsupportedDicom("This server has no decoder for this transfer syntax.")
+    if syntax not in _NATIVE:
+        frame = get_frame(ds.PixelData, 0, number_of_frames=1)
+        if syntax == uid.RLELossless:
+            return _used_bits(unpack_rle(frame, ds.Rows, ds.Columns, ds.BitsAllocated // 8), ds)
+        size = jpeg_2000_size(frame) if syntax in _JPEG_2000 else jpeg_size(frame)
+        if size != (ds.Rows, ds.Columns, 1):
+            raise CorruptImage
+    return np.asarray(decoder.as_array(ds, index=0)[0])
+
+
+def _used_bits(pixels: np.ndarray, ds: Dataset) -> np.ndarray:
+    """Clear what lies above Bits Stored, and extend the sign; pydicom does so for the other syntaxes."""
+    unused = ds.BitsAllocated - ds.BitsStored
+    signed = pixels.view(f"i{pixels.itemsize}") if ds.PixelRepresentation else pixels
+    return (signed << unused) >> unused
+
+
+def _number(ds: Dataset, keyword: str, default: float) -> float:
+    value = ds.get(keyword)
+    return default if value is None or value == "" else float(value)
+
+
+def _strings(ds: Dataset, keyword: str) -> list[str]:
+    """The values of an optional text element; damaged ones count as absent, since the film is still a film."""
+    try:
+        value = ds.get(keyword) or ()
+        return [str(v).strip() for v in ([value] if isinstance(value, str) else value)]
+    except Exception:
+        return []
+
+
+def _spacing(ds: Dataset) -> tuple[float, float] | None:
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
+        try:
+            row, column = (float(v) for v in ds.get(keyword) or ())
+        except Exception:  # optional: absent, damaged, or not two numbers
+            continue
+        if all(SPACING_MM[0] <= v <= SPACING_MM[1] for v in (row, column)):
+            return row, column
+    return None
+
+
+def _laterality(ds: Dataset) -> Laterality:
+    """The one side that Image Laterality and Laterality name; two different answers are none."""
+    named = {v for keyword in ("ImageLaterality", "Laterality") for v in _strings(ds, keyword) if v}
+    return {frozenset("R"): Laterality.RIGHT, frozenset("L"): Laterality.LEFT}.get(frozenset(named), Laterality.UNKNOWN)

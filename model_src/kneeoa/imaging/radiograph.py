@@ -1,0 +1,60 @@
+"""What every reader returns, and the size limits every reader keeps."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kneeoa.errors import CorruptImage, TooLarge
+from kneeoa.tasks import Laterality
+
+MAX_PIXELS = 64_000_000  # a long-leg film at 0.1 mm has about 45 megapixels
+MAX_SIDE = 16_384
+
+
+@dataclass(frozen=True)
+class Radiograph:
+    """A decoded film.
+
+    Attributes
+    ----------
+    pixels : float32 ndarray of shape (h, w)
+        Arbitrary units, finite; bright = dense once the declared polarity is applied (a raster declares none).
+    spacing_mm : (row, column) or None
+        Millimetres between pixel centres, None where the file says nothing believable.
+    polarity : ``monochrome1``, ``monochrome2`` or None
+        The declaration that was applied; None for raster input.
+    laterality : Laterality
+        From the header; UNKNOWN when absent, contradictory or bilateral.
+    rows_run_to_right : bool
+        True when image columns increase toward the patient's *right*, i.e. the display is swapped.
+    source : ``dicom`` or ``raster``
+    transfer_syntax : str or None
+        Registered name, None for raster input.
+    bits : int
+        Bits stored per pixel in the file.
+    """
+
+    pixels: np.ndarray
+    spacing_mm: tuple[float, float] | None
+    polarity: str | None
+    laterality: Laterality
+    rows_run_to_right: bool
+    source: str
+    transfer_syntax: str | None
+    bits: int
+
+
+def check_size(rows: int, columns: int) -> None:
+    """Refuse a claimed image size *before* anything of that size is allocated.
+
+    Raises
+    ------
+    CorruptImage
+        A side is zero or negative.
+    TooLarge
+        A side above `MAX_SIDE` or more than `MAX_PIXELS` pixels.
+    """
+    if min(rows, columns) < 1:
+        raise CorruptImage("The file claims an image without pixels.")
+    if max(rows, columns) > MAX_SIDE or rows * columns > MAX_PIXELS:
+        raise TooLarge(f"The image has more than {MAX_PIXELS // 10**6} megapixels or a side above {MAX_SIDE} pixels.")

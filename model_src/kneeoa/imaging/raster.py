@@ -1,0 +1,56 @@
+"""PNG, JPEG and TIFF. Such a file declares neither polarity nor side, and its resolution tags are not believed."""
+
+from io import BytesIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from kneeoa.errors import CorruptImage, KneeOaError, TooLarge, UnsupportedMedia
+from kneeoa.imaging.quiet import quiet
+from kneeoa.imaging.radiograph import Radiograph, check_size
+from kneeoa.tasks import Laterality
+
+_GREY_16 = ("I;16", "I;16L", "I;16B", "I")  # Pillow opens some 16-bit files as "I", 32 bits wide
+_TO_8_BIT = ("L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
+
+
+def read_raster(data: bytes) -> Radiograph:
+    """Read 8- or 16-bit grey; colour becomes luminance, alpha is dropped, of several pages the first is read.
+
+    EXIF orientation is applied, as every viewer does: a film seen mirrored has its sides swapped.
+
+    Raises
+    ------
+    TooLarge
+        Decided from the header, before decoding.
+    UnsupportedMedia
+        1-bit, float or more than 16-bit pixels.
+    CorruptImage
+        Anything Pillow cannot read, truncated files included.
+    """
+    try:
+        with quiet(), Image.open(BytesIO(data), formats=("PNG", "JPEG", "TIFF")) as image:
+            check_size(image.height, image.width)
+            if image.mode not in _GREY_16 + _TO_8_BIT:
+                raise UnsupportedMedia("Only 8- and 16-bit images are read, not 1-bit or float ones.")
+            deep = image.mode in _GREY_16
+            upright = ImageOps.exif_transpose(image)
+            pixels = np.array(upright if deep else upright.convert("L"))
+    except KneeOaError:
+        raise
+    except Image.DecompressionBombError:
+        raise TooLarge from None
+    except Exception:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, zlib.error … on damaged files
+        raise CorruptImage from None
+    if deep and (pixels.min() < 0 or pixels.max() > np.iinfo(np.uint16).max):
+        raise UnsupportedMedia("Only 8- and 16-bit images are read, not deeper ones.")
+    return Radiograph(
+        pixels=pixels.astype(np.float32),
+        spacing_mm=None,
+        polarity=None,
+        laterality=Laterality.UNKNOWN,
+        rows_run_to_right=False,
+        source="raster",
+        transfer_syntax=None,
+        bits=16 if deep else 8,
+    )

@@ -1,0 +1,140 @@
+"""What crosses a border, as plain JSON that a person can read: the detector's reply and the grader's reply.
+
+The detector's reply is the grader's request. docs/api.md describes both; `tests/unit/test_messages.py` holds the schema.
+"""
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from kneeoa.errors import BadRequest, CorruptImage, KneeOaError
+from kneeoa.geometry import KEY_POINTS, Box, KeyPoints
+from kneeoa.tasks import Laterality
+
+DETECTION_SCHEMA = "kneeoa.detection/1"
+REPLY_SCHEMA = "kneeoa.reply/1"
+DISCLAIMER = "Research software, not a medical device. Not for diagnosis or treatment decisions."
+MAX_CROP = 4096  # pixels a side; a larger crop is no main joint of ours
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class DetectedKnee:
+    """One expected knee of a film: where it is, or why it is not.
+
+    Attributes
+    ----------
+    side, side_source : Laterality, str
+        ``position``, ``position_swapped``, ``dicom_tag``, ``request`` or ``unknown``.
+    status : str
+        ``found``, ``not_found`` or ``rejected``.
+    reason : str or None
+        Why it was not found or was rejected.
+    score : float or None
+        Knee probability of level 2.
+    box, key_points, main_joint
+        In film pixels.
+    crop : ndarray or None
+        The main joint, uint8 (h, w), as displayed: neither mirrored nor split.
+    """
+
+    side: Laterality
+    side_source: str
+    status: str
+    reason: str | None = None
+    score: float | None = None
+    box: Box | None = None
+    key_points: KeyPoints | None = None
+    main_joint: Box | None = None
+    crop: np.ndarray | None = None
+
+    def to_json(self) -> Message:
+        return {
+            "knee": self.side.value,
+            "side_source": self.side_source,
+            "status": self.status,
+            "reason": self.reason,
+            "score": _rounded(self.score, 4),
+            "box": _rounded(self.box and self.box.as_tuple()),
+            "key_points": self.key_points and dict(zip(KEY_POINTS, map(_rounded, self.key_points.points), strict=True)),
+            "main_joint": _rounded(self.main_joint and self.main_joint.as_tuple()),
+            "crop": None if self.crop is None else encode_png(self.crop),
+        }
+
+
+def _rounded(value: Any, digits: int = 2) -> Any:
+    if isinstance(value, float | int):
+        return round(float(value), digits)
+    return value and [round(float(v), digits) for v in value]
+
+
+def envelope(schema: str, error: KneeOaError | None = None, **content: Any) -> Message:
+    """The common shape of every reply: schema, status, error, content, disclaimer. A failure is an answer too."""
+    problem = error and {
+        "code": error.code,
+        "message": str(error),
+        "stage": error.stage,
+        "http_status": error.http_status,
+    }
+    status = "error" if error else "ok"
+    return {"schema": schema, "status": status, "error": problem, "knees": [], **content, "disclaimer": DISCLAIMER}
+
+
+def parse_detection(body: bytes) -> Message:
+    """A grader request: the detector's reply, or a hand-made one with crops.
+
+    Raises
+    ------
+    BadRequest
+        If it is not JSON of the schema.
+    """
+    try:
+        message = json.loads(body)
+    except (ValueError, RecursionError):
+        raise BadRequest("the grader expects the detector's JSON reply", stage="grade") from None
+    if not isinstance(message, dict) or message.get("schema") != DETECTION_SCHEMA:
+        raise BadRequest(f"the grader expects a message with schema {DETECTION_SCHEMA}", stage="grade")
+    knees = message.get("knees")
+    sides = {side.value for side in Laterality}
+    if not isinstance(knees, list) or len(knees) > 2:
+        raise BadRequest("knees must be a list of at most two", stage="grade")
+    for knee in knees:
+        if not isinstance(knee, dict) or knee.get("knee") not in sides:
+            raise BadRequest("each knee needs a knee field: R, L or unknown", stage="grade")
+        if knee.get("status") not in ("found", "not_found", "rejected"):
+            raise BadRequest("each knee needs a status: found, not_found or rejected", stage="grade")
+        if knee["status"] == "found" and not isinstance(knee.get("crop"), str):
+            raise BadRequest("a found knee needs a crop: a base64 PNG of its main joint", stage="grade")
+    return message
+
+
+def encode_png(image: np.ndarray) -> str:
+    """uint8 (h, w) → base64 PNG."""
+    return base64.b64encode(cv2.imencode(".png", image)[1].tobytes()).decode("ascii")
+
+
+def decode_png(text: str) -> np.ndarray:
+    """base64 PNG → uint8 (h, w); sizes are read from the header before anything is decoded.
+
+    Raises
+    ------
+    CorruptImage
+        If it is no PNG of at most 4096² pixels.
+    """
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        data = b""
+    width, height = (int.from_bytes(data[i : i + 4], "big") for i in (16, 20))
+    if data[:8] != b"\x89PNG\r\n\x1a\n" or not (0 < width <= MAX_CROP and 0 < height <= MAX_CROP):
+        raise CorruptImage("a crop must be a base64 PNG of at most 4096 × 4096 pixels", stage="grade")
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        raise CorruptImage("a crop could not be decoded", stage="grade")
+    return image

@@ -1,0 +1,1 @@
+"""Training code: never shipped in an archive."""

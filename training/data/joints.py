@@ -1,0 +1,73 @@
+"""Main joints with labels, augmented on the fly: what the grader learns from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from kneeoa.geometry import Box, KeyPoints, main_joint
+from kneeoa.grading.patches import Preprocessing, standardise
+from kneeoa.tasks import OA_FROM_KL, TASKS, Laterality
+from torch.utils.data import Dataset
+
+from training.augment import photometric, warp
+from training.data.knee_kl import Knee
+
+UNLABELLED = -1  # masked out of the loss
+
+
+@dataclass(frozen=True)
+class Joint:
+    """A crop with the knee shown as a right one, its main joint in crop pixels and its grades by task name."""
+
+    image: np.ndarray
+    box: Box
+    grades: dict[str, int]
+
+    def labels(self) -> np.ndarray:
+        """int64 (8,) in the order of TASKS."""
+        return np.array([self.grades.get(task.name, UNLABELLED) for task in TASKS])
+
+
+class Source(Protocol):
+    def __len__(self) -> int: ...
+
+    def joint(self, index: int, rng: np.random.Generator) -> Joint: ...
+
+
+class RealJoints:
+    """Knee crops with a KL grade; OA follows from it, the compartment grades are unknown."""
+
+    def __init__(self, knees: Sequence[Knee], key_points: dict[str, KeyPoints], mirror_left: bool = True) -> None:
+        self.items = []
+        for knee in knees:
+            image, points = knee.image(), key_points[knee.name]
+            if mirror_left and knee.side is Laterality.LEFT:
+                image, points = np.ascontiguousarray(image[:, ::-1]), points.mirrored(image.shape[1])
+            grades = {"KL": knee.kl, "OA": int(knee.kl >= OA_FROM_KL)}
+            self.items.append(Joint(image, main_joint(points.knee_box(), points), grades))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def joint(self, index: int, rng: np.random.Generator) -> Joint:
+        return self.items[index]
+
+
+class JointDataset(Dataset):
+    """(joint uint8 (p, 2p), labels int64 (8,)); augmented where ``seed`` is given, plain otherwise."""
+
+    def __init__(self, source: Source, config: Preprocessing, seed: int | None = None) -> None:
+        self.source, self.config, self.seed, self.epoch = source, config, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng((self.seed or 0, self.epoch, index))
+        joint = self.source.joint(index, rng)
+        size = (2 * self.config.patch, self.config.patch)
+        cut = warp(joint.image, joint.box, size, rng, strength=0.0 if self.seed is None else 1.0)
+        if self.seed is not None:
+            cut = photometric(cut, rng)
+        return standardise(cut, self.config), joint.labels()
