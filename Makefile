@@ -31,6 +31,9 @@ demo: archives  ## start, grade a sample film, write out/, stop
 samples: setup  ## redraw samples/*.dcm from their seeds
 	@$(BIN)/python -m training.make_samples
 
+docs: samples  ## rewrite README's reply and picture from the service itself
+	@$(BIN)/python -m docs.refresh
+
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
@@ -49,5 +52,5 @@ evaluate: setup  ## grade crops and composed films of DATA and write the numbers
 clean:  ## remove what was built (not .venv)
 	@rm -rf model_store/*.mar model_store/*.war out .run
 
-.PHONY: help setup archives serve stop demo samples lint test train-detector train-grader evaluate clean
+.PHONY: help setup archives serve stop demo samples docs lint test train-detector train-grader evaluate clean
 .DEFAULT_GOAL := help

@@ -31,9 +31,13 @@ def build(store: Path) -> None:
             )
     with tempfile.TemporaryDirectory() as folder:
         spec = str(ROOT / "handlers/workflow.yaml")
+        # The archiver insists on a handler for function nodes, of which there are none.
+        functions = Path(folder, "workflow_functions.py")
+        functions.touch()
         _run(
             "torch-workflow-archiver",
-            *("--workflow-name", "knee_oa", "--spec-file", spec, "--export-path", str(store), "--force"),
+            *("--workflow-name", "knee_oa", "--spec-file", spec, "--handler", str(functions)),
+            *("--export-path", str(store), "--force"),
             tmp=folder,
         )
 

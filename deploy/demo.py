@@ -5,8 +5,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from kneeoa_client.cli import main as kneeoa
 from server import ROOT, SAMPLE, start, stop
+
+from kneeoa_client.cli import main as kneeoa
 
 if __name__ == "__main__":
     run = Path(tempfile.mkdtemp(prefix="kneeoa-"))

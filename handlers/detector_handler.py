@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import torch
+
 from kneeoa.detection.detector import Detector
 from kneeoa.errors import BadRequest, InternalError, KneeOaError
 from kneeoa.imaging import decode

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+
 from kneeoa.errors import BadRequest, InternalError, KneeOaError
 from kneeoa.grading.grader import Grader
 from kneeoa.messages import Message, decode_png, parse_detection

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+
 from kneeoa.geometry import Box, KeyPoints, crop
 from kneeoa.tasks import Laterality
 

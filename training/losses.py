@@ -1,10 +1,10 @@
 """Losses and the sums they are made of."""
 
 import torch
-from kneeoa.tasks import TASKS
 from torch import Tensor
 from torch.nn import functional as F
 
+from kneeoa.tasks import TASKS
 from training.data.joints import UNLABELLED
 
 

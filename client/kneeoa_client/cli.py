@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from kneeoa.messages import DISCLAIMER
-from kneeoa.reporting.figure import draw_film
 from tqdm import tqdm
 
+from kneeoa.messages import DISCLAIMER
+from kneeoa.reporting.figure import draw_film
 from kneeoa_client.rows import rows_of, table, write_rows
 from kneeoa_client.server import Server, ServerError
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from kneeoa.errors import NotARadiograph
 from kneeoa.imaging import Radiograph, decode, prepare
 from kneeoa.tasks import Laterality

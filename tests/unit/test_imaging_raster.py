@@ -4,11 +4,11 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from kneeoa.errors import CorruptImage, KneeOaError, TooLarge, UnsupportedMedia
 from kneeoa.imaging import decode
 from kneeoa.tasks import Laterality
-from PIL import Image
-
 from tests.unit.dicom_factory import gradient
 
 

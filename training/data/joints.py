@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-from kneeoa.geometry import Box, KeyPoints, main_joint
-from kneeoa.grading.patches import Preprocessing, standardise
-from kneeoa.tasks import OA_FROM_KL, TASKS, Laterality
 from torch.utils.data import Dataset
 
+from kneeoa.geometry import Box, KeyPoints, main_joint
+from kneeoa.grading.patches import Preprocessing, standardise
+from kneeoa.tasks import COMPARTMENT_TASKS, OA_FROM_KL, TASKS, Laterality
 from training.augment import photometric, warp
 from training.data.knee_kl import Knee
+from training.phantom import draw_joint
 
 UNLABELLED = -1  # masked out of the loss
 
@@ -29,29 +29,29 @@ class Joint:
         return np.array([self.grades.get(task.name, UNLABELLED) for task in TASKS])
 
 
-class Source(Protocol):
-    def __len__(self) -> int: ...
-
-    def joint(self, index: int, rng: np.random.Generator) -> Joint: ...
+Source = Sequence[Joint]
 
 
-class RealJoints:
+def real_joints(knees: Sequence[Knee], key_points: dict[str, KeyPoints], mirror_left: bool = True) -> Source:
     """Knee crops with a KL grade; OA follows from it, the compartment grades are unknown."""
+    joints = []
+    for knee in knees:
+        image, points = knee.image(), key_points[knee.name]
+        if mirror_left and knee.side is Laterality.LEFT:
+            image, points = np.ascontiguousarray(image[:, ::-1]), points.mirrored(image.shape[1])
+        grades = {"KL": knee.kl, "OA": int(knee.kl >= OA_FROM_KL)}
+        joints.append(Joint(image, main_joint(points.knee_box(), points), grades))
+    return joints
 
-    def __init__(self, knees: Sequence[Knee], key_points: dict[str, KeyPoints], mirror_left: bool = True) -> None:
-        self.items = []
-        for knee in knees:
-            image, points = knee.image(), key_points[knee.name]
-            if mirror_left and knee.side is Laterality.LEFT:
-                image, points = np.ascontiguousarray(image[:, ::-1]), points.mirrored(image.shape[1])
-            grades = {"KL": knee.kl, "OA": int(knee.kl >= OA_FROM_KL)}
-            self.items.append(Joint(image, main_joint(points.knee_box(), points), grades))
 
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def joint(self, index: int, rng: np.random.Generator) -> Joint:
-        return self.items[index]
+def phantom_joints(number: int, seed: int, style: str = "train", all_labels: bool = False) -> Source:
+    """Phantom joints; KL and OA are left to real knees unless ``all_labels``."""
+    rng, joints = np.random.default_rng(seed), []
+    for _ in range(number):
+        image, points, grades = draw_joint(rng, style=style)
+        kept = grades if all_labels else {task.name: grades[task.name] for task in COMPARTMENT_TASKS}
+        joints.append(Joint(image, main_joint(points.knee_box(), points), kept))
+    return joints
 
 
 class JointDataset(Dataset):
@@ -65,7 +65,7 @@ class JointDataset(Dataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng((self.seed or 0, self.epoch, index))
-        joint = self.source.joint(index, rng)
+        joint = self.source[index]
         size = (2 * self.config.patch, self.config.patch)
         cut = warp(joint.image, joint.box, size, rng, strength=0.0 if self.seed is None else 1.0)
         if self.seed is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+
 from kneeoa.geometry import KeyPoints
 from kneeoa.tasks import Laterality
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
+
 from kneeoa.geometry import KeyPoints
 from kneeoa.imaging.prepare import prepare_single, split_bilateral
 from kneeoa.tasks import Laterality
-
 from training.data.knee_kl import Knee
 from training.data.windows import View
 from training.films import Film, compose
@@ -34,6 +34,11 @@ def without_knee(rng: np.random.Generator, view: View) -> View:
     return View(view.image[: max(top, 64)], None)
 
 
+def with_some_without(rng: np.random.Generator, view: View) -> list[View]:
+    """The view and, for a share of them, one without an upright knee."""
+    return [view, without_knee(rng, view)] if rng.random() < WITHOUT_KNEE else [view]
+
+
 def pairs(rng: np.random.Generator, knees: Sequence[Knee], number: int) -> list[list[Knee]]:
     """Random right and left knees, in the order a film shows them."""
     sides = [[knee for knee in knees if knee.side is side] for side in (Laterality.RIGHT, Laterality.LEFT)]
@@ -51,7 +56,5 @@ def compose_views(
     views = []
     for pair in pairs(rng, knees, films):
         for view in film_views(compose(rng, pair, key_points, spacing_mm)):
-            views.append(view)
-            if rng.random() < WITHOUT_KNEE:
-                views.append(without_knee(rng, view))
+            views += with_some_without(rng, view)
     return views

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from kneeoa.geometry import Box, KeyPoints, crop
 
+from kneeoa.geometry import Box, KeyPoints, crop
 from training.augment import photometric
 
 NEGATIVE, PART, POSITIVE = 0.3, 0.4, 0.65  # IoU bounds of Zhang et al. 2016; 0.3 … 0.4 is unused

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
+
 from kneeoa.geometry import KeyPoints
 from kneeoa.tasks import Laterality
-
 from training.films import FILM_MM, KNEE_SD_MM, KNEE_X_MM, KNEE_Y_MM, Film, FilmKnee, finish
 from training.phantom.anatomy import draw_outlines
 from training.phantom.grades import kl_of, sample_grades

@@ -7,6 +7,7 @@ KNEEL's 748 landmarked OAI knees (docs/method.md); W is 80 mm before scaling.
 from dataclasses import dataclass
 
 import numpy as np
+
 from kneeoa.geometry import KeyPoints
 
 GAP_MM = {"JSN_L": 4.6, "JSN_M": 3.9}
@@ -74,7 +75,7 @@ def draw_outlines(rng: np.random.Generator, grades: dict[str, int]) -> Outlines:
     def person(points: list, sd: float = 0.5) -> np.ndarray:
         return (np.array(points, float) + rng.normal(0, sd, (len(points), 2))) * size
 
-    femur, tibia = person(_FEMUR), person(_TIBIA)
+    femur, tibia, fibula = person(_FEMUR), person(_TIBIA), person(_FIBULA)
     # The femur comes down rigidly: a shift and a tilt that leave each compartment its share of the joint space.
     drop = {}
     for name, gap in GAP_MM.items():
@@ -82,15 +83,13 @@ def draw_outlines(rng: np.random.Generator, grades: dict[str, int]) -> Outlines:
     near = np.abs(femur[:, 1]) < 120
     middle, tilt = (drop["JSN_L"] + drop["JSN_M"]) / 2, (drop["JSN_M"] - drop["JSN_L"]) / (2 * _CONDYLE_X)
     femur[:, 1] += np.where(near, (middle + tilt * np.clip(femur[:, 0] / size[0], -45, 45)) * size[1], 0)
+    angle = np.linspace(0, 2 * np.pi, 40)
+    patella = np.column_stack([22 * np.cos(angle), 23 * np.sin(angle)]) * size + rng.normal((-2, -30), (3, 4))
     spurs = []
     for name, (bone, index, outward) in _CORNERS.items():
         length = SPUR_MM[grades[name]] * rng.uniform(0.8, 1.2)
         if length:
             outline, downward = (femur, 1) if bone is _FEMUR else (tibia, -1)
             spurs.append(_spur(outline[index], outward, downward, length * size[0], rng))
-    angle = np.linspace(0, 2 * np.pi, 40)
-    patella = np.column_stack([22 * np.cos(angle), 23 * np.sin(angle)]) * size + rng.normal((-2, -30), (3, 4))
     points = np.vstack([femur[list(_KEY["femur"])], tibia[list(_KEY["tibia"])]])
-    return Outlines(
-        smooth(femur), smooth(tibia), smooth(person(_FIBULA)), patella, tuple(spurs), KeyPoints.from_array(points)
-    )
+    return Outlines(smooth(femur), smooth(tibia), smooth(fibula), patella, tuple(spurs), KeyPoints.from_array(points))

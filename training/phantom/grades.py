@@ -1,6 +1,7 @@
 """Plausible sets of the eight grades, and the rule that derives KL from the six features."""
 
 import numpy as np
+
 from kneeoa.tasks import OA_FROM_KL
 
 OSTEOPHYTES, NARROWINGS = ("FL", "FM", "TL", "TM"), ("JSN_L", "JSN_M")

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from kneeoa.geometry import KeyPoints
 
+from kneeoa.geometry import KeyPoints
 from training.phantom.anatomy import Outlines
 
 _SUBPIXEL = 4  # bits of cv2's fixed-point coordinates

@@ -1,0 +1,38 @@
+"""Writes what README.md shows of the service from the service itself: the reply and the picture."""
+
+import json
+import re
+from pathlib import Path
+
+from kneeoa.detection.detector import Detector
+from kneeoa.grading.grader import Grader
+from kneeoa.reporting.figure import draw_film
+from training.evaluate import WEIGHTS, reply_to
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def shorten(reply: dict) -> dict:
+    """The second knee, two of its tasks, two of its key points."""
+    knee = dict(reply["knees"][1])
+    knee["key_points"] = {name: knee["key_points"][name] for name in ("femur_left", "tibia_eminence")}
+    knee["grades"] = {name: knee["grades"][name] for name in ("KL", "FM")}
+    model = {**reply["model"], "grader": {**reply["model"]["grader"]}}
+    model["grader"]["provenance"] = {name: model["grader"]["provenance"][name] for name in ("KL", "FM")}
+    return {**reply, "knees": [knee], "model": model}
+
+
+def main() -> None:
+    detector = Detector.from_file(WEIGHTS / "detector.safetensors")
+    grader = Grader.from_file(WEIGHTS / "grader.safetensors")
+    film = (ROOT / "samples/moderate_oa.dcm").read_bytes()
+    draw_film(film, reply_to(film, detector, grader)).save(ROOT / "docs/sample.png", optimize=True)
+    text = json.dumps(shorten(reply_to((ROOT / "samples/bilateral.dcm").read_bytes(), detector, grader)), indent=2)
+    flat = re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m[1]) + "]", text)
+    readme = ROOT / "README.md"
+    before, rest = readme.read_text().split("```json\n", 1)
+    readme.write_text(f"{before}```json\n{flat}\n```{rest.split('```', 1)[1]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""The rules of the house (docs/design.md) that a machine can check."""
+
+import ast
+import subprocess
+
+import pytest
+from safetensors import safe_open
+
+from tests.conftest import ROOT, WEIGHTS
+
+TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+PYTHON = [name for name in TRACKED if name.endswith(".py") and (ROOT / name).exists()]
+LAYERS = {
+    "kneeoa": {"kneeoa"},
+    "handlers": {"kneeoa"},
+    "kneeoa_client": {"kneeoa", "kneeoa_client"},
+    "training": {"kneeoa", "training"},
+}
+CORE = {"tasks", "geometry", "errors"}  # everything may import these; they import nothing of ours but each other
+OURS = {"kneeoa", "kneeoa_client", "handlers", "training", "tests", "deploy"}
+
+
+def imports(name: str) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / name).read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
+
+
+def layer(name: str) -> str | None:
+    return next((part for part in name.split("/")[:2] if part in LAYERS), None)
+
+
+@pytest.mark.parametrize("name", [n for n in PYTHON if layer(n)])
+def test_imports_point_down_the_corridor(name):
+    ours = {module for module in imports(name) if module.split(".")[0] in OURS}
+
+    assert {module.split(".")[0] for module in ours} <= LAYERS[layer(name)]
+    if name.startswith("model_src/kneeoa/") and name.split("/")[-1].removesuffix(".py") in CORE:
+        assert ours <= {f"kneeoa.{module}" for module in CORE}
+    if "/imaging/" in name:
+        assert not any(room in module for module in ours for room in ("detection", "grading", "reporting"))
+    if "/detection/" in name:
+        assert not any(room in module for module in ours for room in ("grading", "reporting"))
+    if "/grading/" in name:
+        assert not any(room in module for module in ours for room in ("detection", "reporting", "imaging"))
+
+
+@pytest.mark.parametrize("name", [n for n in PYTHON if not n.startswith(("handlers/", "tests/"))])
+def test_only_handlers_may_know_torchserve(name):
+    assert not any(module.split(".")[0] == "ts" for module in imports(name))
+
+
+@pytest.mark.parametrize("name", [n for n in PYTHON if n.startswith("handlers/")])
+def test_a_handler_file_defines_one_class_and_stays_thin(name):
+    tree = ast.parse((ROOT / name).read_text())
+
+    assert sum(isinstance(node, ast.ClassDef) for node in tree.body) == 1
+    assert len((ROOT / name).read_text().splitlines()) <= 80
+
+
+@pytest.mark.parametrize("name", PYTHON)
+def test_files_are_short_and_never_called_utils(name):
+    assert len((ROOT / name).read_text().splitlines()) <= 300
+    assert "util" not in name
+
+
+@pytest.mark.parametrize("name", PYTHON)
+def test_no_pickle_at_inference(name):
+    if name.startswith(("model_src/", "handlers/", "client/")):
+        text = (ROOT / name).read_text()
+        assert "torch.load" not in text
+        assert "pickle" not in text
+
+
+def test_weights_are_safetensors_in_half_precision_under_75_mb():
+    files = list(WEIGHTS.glob("*.safetensors"))
+
+    assert {file.stem for file in files} == {"detector", "grader"}
+    assert sum(file.stat().st_size for file in files) < 75e6
+    for file in files:
+        with safe_open(file, framework="pt") as opened:
+            kinds = {str(opened.get_tensor(key).dtype) for key in opened.keys()}  # noqa: SIM118
+        assert kinds <= {"torch.float16", "torch.int64"}
+
+
+def test_the_lock_file_names_no_host():
+    text = (ROOT / "requirements.lock").read_text()
+
+    assert "://" not in text
+    assert "--hash=sha256:" in text

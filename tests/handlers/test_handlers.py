@@ -1,0 +1,145 @@
+"""The handlers as TorchServe calls them, without TorchServe."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from handlers.detector_handler import DetectorHandler
+from handlers.grader_handler import GraderHandler
+from kneeoa.messages import DETECTION_SCHEMA
+from tests.conftest import WEIGHTS
+
+
+class Context(SimpleNamespace):
+    """The part of TorchServe's context that handlers use."""
+
+    def __init__(self, headers: list[dict] | None = None, gpu: int | None = None) -> None:
+        super().__init__(
+            system_properties={"model_dir": str(WEIGHTS), "gpu_id": gpu}, model_yaml_config={"threads": 1}, status={}
+        )
+        self.headers = headers
+
+    def get_all_request_header(self, index: int) -> dict:
+        return self.headers[index] if self.headers else {}
+
+    def set_response_status(self, code: int, phrase: str, idx: int) -> None:
+        self.status[idx] = code, phrase
+
+    def set_response_content_type(self, index: int, value: str) -> None:
+        assert value == "application/json"
+
+
+@pytest.fixture(scope="module")
+def detect():
+    handler = DetectorHandler()
+    handler.initialize(Context())
+    return handler
+
+
+@pytest.fixture(scope="module")
+def grade():
+    handler = GraderHandler()
+    handler.initialize(Context())
+    return handler
+
+
+@pytest.fixture(scope="module")
+def detection(detect, sample) -> bytes:
+    return detect.handle([{"body": bytearray(sample)}], Context())[0]
+
+
+def test_film_to_grades(grade, detection):
+    context = Context()
+
+    reply = json.loads(grade.handle([{"body": bytearray(detection)}], context)[0])
+
+    assert reply["status"] == "ok"
+    assert context.status == {}
+    assert [(knee["knee"], knee["status"]) for knee in reply["knees"]] == [("R", "graded"), ("L", "graded")]
+    assert "crop" not in reply["knees"][0]
+    assert set(reply["model"]) == {"detector", "grader"}
+
+
+def test_a_detection_that_torchserve_already_parsed_is_graded_alike(grade, detection):
+    raw, parsed = grade.handle([{"body": detection}, {"body": json.loads(detection)}], Context())
+
+    assert raw == parsed
+
+
+def test_bad_items_answer_for_themselves_and_leave_the_batch_unharmed(detect, sample):
+    context = Context()
+    rows = [{"body": b""}, {"body": sample}, {}, {"body": b"not an image"}, {"body": sample[:5000]}, {"data": sample}]
+
+    replies = [json.loads(reply) for reply in detect.handle(rows, context)]
+
+    codes = [reply["error"] and reply["error"]["code"] for reply in replies]
+    assert codes == ["empty_body", None, "empty_body", "unsupported_media_type", "corrupt_image", None]
+    assert {i: status for i, (status, _) in context.status.items()} == {0: 400, 2: 400, 3: 415, 4: 422}
+    assert replies[1]["knees"] == replies[5]["knees"]
+
+
+def test_a_detector_error_passes_the_grader_untouched(detect, grade):
+    failed = detect.handle([{"body": b"not an image"}], Context())[0]
+
+    reply = json.loads(grade.handle([{"body": failed}], Context())[0])
+
+    assert reply["status"] == "error"
+    assert reply["error"] == json.loads(failed)["error"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"schema": "other"}',
+        b"[" * 100_000,
+        json.dumps({"schema": DETECTION_SCHEMA, "knees": [{"knee": "R", "status": "found", "crop": "!"}]}).encode(),
+        json.dumps({"schema": DETECTION_SCHEMA, "knees": [{"knee": "R", "status": "found"}]}).encode(),
+        json.dumps({"schema": DETECTION_SCHEMA, "knees": [{"knee": 1, "status": "found"}]}).encode(),
+        json.dumps({"schema": DETECTION_SCHEMA, "knees": [{"knee": [], "status": {}}]}).encode(),
+        json.dumps({"schema": DETECTION_SCHEMA, "knees": {}}).encode(),
+    ],
+)
+def test_the_grader_answers_nonsense_with_a_code_and_grades_its_neighbour(grade, detection, body):
+    bad, good = (json.loads(r) for r in grade.handle([{"body": body}, {"body": detection}], Context()))
+
+    assert bad["status"] == "error"
+    assert 400 <= bad["error"]["http_status"] < 500
+    assert good["status"] == "ok"
+
+
+@pytest.mark.parametrize("value", ["left", "X", ""])
+def test_a_side_that_is_none_is_refused(detect, sample, value):
+    (reply,) = detect.handle([{"body": sample}], Context(headers=[{"X-Knee-Side": value}]))
+
+    assert json.loads(reply)["error"]["code"] == "bad_request"
+
+
+def test_an_unforeseen_failure_is_an_answer_without_its_text(detect, sample, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("SECRET^PATIENT")
+
+    monkeypatch.setattr(detect.detector, "detect", fail)
+
+    (reply,) = detect.handle([{"body": sample}], Context())
+
+    assert json.loads(reply)["error"]["code"] == "internal_error"
+    assert b"SECRET" not in reply
+    assert "SECRET" not in caplog.text
+    assert "RuntimeError" in caplog.text
+
+
+def test_the_grader_takes_the_gpu_torchserve_assigns_where_there_is_one(monkeypatch):
+    asked = []
+    monkeypatch.setattr("handlers.grader_handler.Grader.from_file", lambda path, device: asked.append(device))
+
+    for available, gpu in [(True, 1), (True, None), (False, 0)]:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)
+        GraderHandler().initialize(Context(gpu=gpu))
+
+    assert asked == [torch.device("cuda", 1), torch.device("cpu"), torch.device("cpu")]

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+import torch
+
+from kneeoa.detection.networks import STRIDE, WINDOW, Level1, as_input
+from kneeoa.imaging import decode
+from kneeoa.imaging.prepare import prepare_single, split_bilateral
+from kneeoa.tasks import Laterality
+from training.phantom import draw_film
+from training.store import to_dicom
+
+
+def test_scanning_a_film_equals_classifying_its_windows(rng):
+    """Level 1 over an image, at any cell, is level 1 on that cell's window: no size is ever rounded."""
+    torch.manual_seed(0)
+    network = Level1().double().eval()
+    image = rng.integers(0, 255, (97, 130), np.uint8)
+
+    logits, boxes = network(as_input(image[None]).double())
+
+    for i, j in [(0, 0), (2, 5), (6, 10), (logits.shape[1] - 1, logits.shape[2] - 1)]:
+        window = image[STRIDE * i : STRIDE * i + WINDOW, STRIDE * j : STRIDE * j + WINDOW]
+        score, offset = network(as_input(window[None]).double())
+        torch.testing.assert_close(score[0, 0, 0], logits[0, i, j])
+        torch.testing.assert_close(offset[0, :, 0, 0], boxes[0, :, i, j])
+
+
+@pytest.mark.parametrize(("monochrome1", "bits"), [(False, 12), (True, 12), (True, 16), (False, 8)])
+def test_phantom_knees_are_found_in_either_polarity_and_any_depth(detector, monochrome1, bits):
+    film = draw_film(np.random.default_rng(5), spacing_mm=0.4, style="test")
+
+    facts, knees = detector.detect(decode(to_dicom(film, monochrome1=monochrome1, bits=bits)))
+
+    assert facts["polarity"] == ("monochrome1" if monochrome1 else "monochrome2")
+    assert [knee.side for knee in knees] == [Laterality.RIGHT, Laterality.LEFT]
+    for knee, truth in zip(knees, film.knees, strict=True):
+        assert knee.status == "found"
+        assert knee.box.iou(truth.box) > 0.6
+        error = np.linalg.norm(knee.key_points.as_array() - truth.key_points.as_array(), axis=1).mean()
+        assert error < 0.06 * truth.key_points.width
+
+
+def test_a_film_of_one_knee_is_single_and_its_unknown_side_is_not_guessed(detector):
+    film = draw_film(np.random.default_rng(5), spacing_mm=0.4)
+    (_, half), pixels = split_bilateral(film.pixels.shape[1]), film.pixels
+    one = decode(to_dicom(type(film)(pixels[:, slice(*half)], film.spacing_mm, ())))
+
+    facts, (knee,) = detector.detect(one)
+    _, (told,) = detector.detect(one, Laterality.LEFT)
+
+    assert facts["layout"] == "single"
+    assert (knee.status, knee.side, knee.side_source) == ("found", Laterality.UNKNOWN, "unknown")
+    assert (told.side, told.side_source) == (Laterality.LEFT, "request")
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_knees_on_their_side_or_upside_down_are_not_found(detector, turns):
+    film = draw_film(np.random.default_rng(6), spacing_mm=0.4)
+    turned = type(film)(np.ascontiguousarray(np.rot90(film.pixels, turns)), film.spacing_mm, ())
+
+    _, knees = detector.detect(decode(to_dicom(turned)))
+
+    assert all(knee.status != "found" and knee.reason for knee in knees)
+
+
+def test_real_films_of_other_body_parts_are_not_graded(detector, real_dicoms):
+    found = {path.name: [k.status for k in detector.detect(decode(path.read_bytes()))[1]] for path in real_dicoms}
+
+    assert len(found) == 4
+    assert not any("found" in statuses for statuses in found.values()), found
+
+
+def test_noise_is_not_a_knee(detector, rng):
+    image = prepare_single(rng.normal(0, 1, (400, 300)).astype(np.float32))
+
+    found = detector.cascade.detect(image)
+
+    assert found is None or found.score < detector.cascade.config.score2

@@ -1,0 +1,145 @@
+"""Trains the grader: AdamW, one cycle, an averaged copy of the weights; KL and OA from real knees, the rest from phantoms.
+
+Checkpoints every epoch into ``--out`` and resumes from there; the last epoch writes ``grader.safetensors``.
+"""
+
+import argparse
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from timm.utils import ModelEmaV3
+from torch.utils.data import DataLoader
+
+import kneeoa
+from kneeoa.detection.detector import Detector
+from kneeoa.grading.network import SiameseGrader
+from kneeoa.grading.patches import Preprocessing, to_patches
+from kneeoa.tasks import COMPARTMENT_TASKS, TASKS
+from kneeoa.weights import save_weights
+from training.data.joints import JointDataset, Source, phantom_joints, real_joints
+from training.data.key_points import key_points_of
+from training.data.knee_kl import read_knee_kl
+from training.losses import grading_loss
+from training.metrics import ordinal_metrics
+
+REAL = "real labels: public KL set, train part (Chen 2018, OAI baseline)"
+SYNTHETIC = "synthetic labels: phantoms only"
+
+
+@dataclass(frozen=True)
+class GraderConfig:
+    """One run's settings; see configs/grader.yaml for what each means."""
+
+    patches: list[int]
+    batch: int
+    phantoms: int
+    phantom_pool: int
+    lr: float
+    weight_decay: float
+    warm_up: float
+    clip: float
+    ema: float
+    gate: str
+    dropout: float
+
+    @classmethod
+    def read(cls, path: Path) -> "GraderConfig":
+        """From YAML; a missing or unknown key is a TypeError that names it."""
+        return cls(**yaml.safe_load(path.read_text()))
+
+
+def train(real: Source | None, held_out: Source | None, config: GraderConfig, out: Path, seed: int) -> Path:
+    """Run or resume; returns the weights file. Without real knees the phantoms carry all eight labels."""
+    torch.manual_seed(seed)
+    out.mkdir(parents=True, exist_ok=True)
+    phantoms = phantom_joints(config.phantom_pool, seed, all_labels=real is None)
+    source = real or phantoms
+    network = SiameseGrader(config.gate, config.dropout).to(memory_format=torch.channels_last)
+    average = ModelEmaV3(network, decay=config.ema)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    steps = len(config.patches) * (len(source) // config.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, steps, pct_start=config.warm_up)
+    parts = {"network": network, "average": average, "optimiser": optimiser, "schedule": schedule}
+    checkpoint, first = out / "checkpoint.pt", 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        first = state.pop("epoch")
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+    for epoch in range(first, len(config.patches)):
+        preprocessing = Preprocessing(patch=config.patches[epoch])
+        main, extra = (JointDataset(s, preprocessing, seed=seed + i) for i, s in enumerate((source, phantoms)))
+        main.epoch = extra.epoch = epoch
+        generator = torch.Generator().manual_seed(seed + epoch)
+        added = iter(
+            DataLoader(extra, config.phantoms, sampler=torch.randint(len(extra), (steps * config.phantoms,)).tolist())
+        )
+        network.train()
+        losses = []
+        for joints, labels in DataLoader(main, config.batch, shuffle=True, drop_last=True, generator=generator):
+            more_joints, more_labels = next(added)
+            batch = torch.cat([joints, more_joints]).numpy()
+            logits, _ = network(*to_patches(batch, preprocessing))
+            loss = grading_loss(logits, torch.cat([labels, more_labels]))
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip)
+            optimiser.step()
+            schedule.step()
+            average.update(network)
+            losses.append(loss.item())
+        line = f"epoch {epoch + 1}/{len(config.patches)} loss {np.mean(losses):.4f}"
+        if held_out is not None:
+            line += f" val KL {kl_metrics(average.module, held_out, preprocessing)}"
+        print(line, flush=True)
+        torch.save({**{k: v.state_dict() for k, v in parts.items()}, "epoch": epoch + 1}, checkpoint)
+    return export(average.module, config, out / "grader.safetensors", real_labels=real is not None)
+
+
+@torch.inference_mode()
+def kl_metrics(network: SiameseGrader, source: Source, preprocessing: Preprocessing) -> dict[str, float]:
+    """KL metrics of a network on joints without augmentation."""
+    network.eval()
+    predicted, labels = [], []
+    for joints, truth in DataLoader(JointDataset(source, preprocessing), 64):
+        predicted.append(network(*to_patches(joints.numpy(), preprocessing))[0]["KL"].argmax(1))
+        labels.append(truth[:, 0])
+    return ordinal_metrics(torch.cat(labels).numpy(), torch.cat(predicted).numpy())
+
+
+def export(network: SiameseGrader, config: GraderConfig, path: Path, real_labels: bool) -> Path:
+    """Write the weights with all that serving needs to know of them."""
+    provenance = {task.name: SYNTHETIC if task in COMPARTMENT_TASKS or not real_labels else REAL for task in TASKS}
+    metadata = {
+        "kind": "grader",
+        "version": kneeoa.__version__,
+        "architecture": {"gate": config.gate, "dropout": config.dropout},
+        "preprocessing": asdict(Preprocessing(patch=config.patches[-1])),
+        "provenance": provenance,
+    }
+    save_weights(path, network.state_dict(), metadata)
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, help="folder in the form of the public KL set; phantoms alone without it")
+    parser.add_argument("--detector", type=Path, help="detector weights: finds the key points of the crops")
+    parser.add_argument("--config", type=Path, default=Path(__file__).parent / "configs/grader.yaml")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    config, sources = GraderConfig.read(arguments.config), [None, None]
+    if arguments.data:
+        cascade = Detector.from_file(arguments.detector).cascade
+        for i, split in enumerate(("train", "val")):
+            knees = read_knee_kl(arguments.data, split)
+            sources[i] = real_joints(knees, key_points_of(cascade, knees))
+    print(train(*sources, config, arguments.out, arguments.seed))
+
+
+if __name__ == "__main__":
+    main()
