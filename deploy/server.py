@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -135,6 +136,16 @@ def _register(run: Path, process: subprocess.Popen, port: int, plain_models: boo
     )
     if not reply.ok or reply.json()["status"] == "error":
         raise SystemExit(f"the sample radiograph was not graded; see {run / 'logs'}")
+
+
+def free_port() -> int:
+    """The first of five neighbouring free ports, for a server beside another."""
+    for port in range(18080, 60000, 10):
+        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+            for i in range(5):
+                held.enter_context(socket.socket()).bind(("127.0.0.1", port + i))
+            return port
+    raise SystemExit("no five neighbouring free ports")
 
 
 def running(run: Path = RUN) -> bool:
