@@ -53,6 +53,16 @@ def test_a_film_of_one_knee_is_single_and_its_unknown_side_is_not_guessed(detect
     assert (told.side, told.side_source) == (Laterality.LEFT, "request")
 
 
+def test_a_wrong_polarity_tag_is_found_out_by_the_knees(detector):
+    film = draw_film(np.random.default_rng(5), spacing_mm=0.4)
+    lying = type(film)(1 - film.pixels, film.spacing_mm, film.knees)
+
+    facts, knees = detector.detect(decode(to_dicom(lying)))
+
+    assert (facts["polarity"], facts["warnings"]) == ("inverted_to_find_knees", ["polarity_overridden"])
+    assert [knee.status for knee in knees] == ["found", "found"]
+
+
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_knees_on_their_side_or_upside_down_are_not_found(detector, turns):
     film = draw_film(np.random.default_rng(6), spacing_mm=0.4)

@@ -12,6 +12,7 @@ from kneeoa.imaging.prepare import (
     SingleKnee,
     correct_polarity,
     half_sides,
+    inverted,
     looks_bilateral,
     prepare_single,
     single_side,
@@ -22,7 +23,9 @@ from kneeoa.messages import DetectedKnee, Message
 from kneeoa.tasks import Laterality
 from kneeoa.weights import Weights, WeightsError, read_weights
 
-CENTRAL = 0.15  # a knee this close to the middle of a wide film (share of its width) makes it a single-knee film
+# A wide film shows a single knee if one of at least this size lies this close to its middle (shares of its width);
+# on a bilateral film a knee's box takes about 0.24.
+CENTRAL, SINGLE_SIDE = 0.12, 0.33
 WIDTH_MM = (40.0, 140.0)  # W of an adult knee with a wide margin; 748 OAI knees lie in 62 … 101 mm
 
 
@@ -59,36 +62,42 @@ class Detector:
             If the film has no contrast or is too small.
         """
         pixels, rule = correct_polarity(film.pixels, film.polarity)
-        height, width = pixels.shape
-        whole = SingleKnee(prepare_single(pixels), 0, *single_side(film, side))
-        found = self.cascade.detect(whole.image)
-        if looks_bilateral(height, width) and not self._is_single(found, width):
-            layout = "bilateral"
-            columns = split_bilateral(width)
-            views = [
-                SingleKnee(prepare_single(pixels, c), c[0], *s) for c, s in zip(columns, half_sides(film), strict=True)
-            ]
-            knees = [self._knee(pixels, film, view, self.cascade.detect(view.image)) for view in views]
-        else:
-            layout, knees = "single", [self._knee(pixels, film, whole, found)]
+        layout, knees = self._look(pixels, film, side)
+        if not any(knee.status == "found" for knee in knees):
+            # A wrong tag or a misread background: a film whose knees show up only when inverted is an inverted film.
+            other_layout, others = self._look(inverted(pixels), film, side)
+            if any(knee.status == "found" for knee in others):
+                layout, knees, rule = other_layout, others, "inverted_to_find_knees"
         facts = {
-            "width": width,
-            "height": height,
+            "width": film.pixels.shape[1],
+            "height": film.pixels.shape[0],
             "spacing_mm": film.spacing_mm and list(film.spacing_mm),
             "source": film.source,
             "transfer_syntax": film.transfer_syntax,
             "bits": film.bits,
             "polarity": rule,
             "layout": layout,
-            "warnings": ["polarity_overridden"] if rule == "frame_override" else [],
+            "warnings": ["polarity_overridden"] if rule == "inverted_to_find_knees" else [],
         }
         return facts, knees
 
-    def _is_single(self, found: Found | None, width: int) -> bool:
-        central = found is not None and abs(found.box.centre[0] / width - 0.5) < CENTRAL
-        return central and found is not None and found.score >= self.cascade.config.score2
+    def _look(self, pixels: np.ndarray, film: Radiograph, side: Laterality | None) -> tuple[str, list[DetectedKnee]]:
+        """Layout and knees of a film in one polarity."""
+        height, width = pixels.shape
+        whole = SingleKnee(prepare_single(pixels), 0, *single_side(film, side))
+        found = self.cascade.detect(whole.image)
+        if not looks_bilateral(height, width) or self._is_single(found, width):
+            return "single", [self._knee(film, whole, found)]
+        halves = zip(split_bilateral(width), half_sides(film), strict=True)
+        views = [SingleKnee(prepare_single(pixels, columns), columns[0], *known) for columns, known in halves]
+        return "bilateral", [self._knee(film, view, self.cascade.detect(view.image)) for view in views]
 
-    def _knee(self, pixels: np.ndarray, film: Radiograph, view: SingleKnee, found: Found | None) -> DetectedKnee:
+    def _is_single(self, found: Found | None, width: int) -> bool:
+        if found is None or found.score < self.cascade.config.score2:
+            return False
+        return abs(found.box.centre[0] / width - 0.5) < CENTRAL and found.box.width > SINGLE_SIDE * width
+
+    def _knee(self, film: Radiograph, view: SingleKnee, found: Found | None) -> DetectedKnee:
         if found is None:
             return DetectedKnee(view.side, view.side_source, "not_found", "no_knee_like_region")
         reason = self._rejection(found, film.spacing_mm)
