@@ -26,7 +26,9 @@ def main() -> None:
     detector = Detector.from_file(WEIGHTS / "detector.safetensors")
     grader = Grader.from_file(WEIGHTS / "grader.safetensors")
     film = (ROOT / "samples/moderate_oa.dcm").read_bytes()
-    draw_film(film, reply_to(film, detector, grader)).save(ROOT / "docs/sample.png", optimize=True)
+    picture = draw_film(film, reply_to(film, detector, grader))
+    picture.thumbnail((900, 900))
+    picture.quantize(96).save(ROOT / "docs/sample.png", optimize=True)
     text = json.dumps(shorten(reply_to((ROOT / "samples/bilateral.dcm").read_bytes(), detector, grader)), indent=2)
     flat = re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m[1]) + "]", text)
     readme = ROOT / "README.md"

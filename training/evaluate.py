@@ -17,7 +17,7 @@ from kneeoa.geometry import KEY_POINTS, Box, KeyPoints, crop, main_joint
 from kneeoa.grading.grader import Grader
 from kneeoa.imaging import decode
 from kneeoa.imaging.prepare import prepare_single
-from kneeoa.messages import envelope
+from kneeoa.messages import DETECTION_SCHEMA, envelope
 from kneeoa.reply import build_reply
 from training.data.key_points import key_points_of, locate_in_crop
 from training.data.knee_kl import Knee, read_knee_kl
@@ -110,7 +110,8 @@ def reply_to(data: bytes, detector: Detector, grader: Grader) -> dict[str, Any]:
     facts, knees = detector.detect(decode(data))
     found = [knee for knee in knees if knee.crop is not None]
     graded = grader.grade([k.crop for k in found if k.crop is not None], [k.side for k in found])
-    message = envelope("kneeoa.detection/1", film=facts, knees=[knee.to_json() for knee in knees], model={})
+    model = {"detector": detector.identity}
+    message = envelope(DETECTION_SCHEMA, film=facts, knees=[knee.to_json() for knee in knees], model=model)
     return build_reply(message, graded, grader)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import yaml
 from timm.utils import ModelEmaV3
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 import kneeoa
@@ -44,6 +45,7 @@ class GraderConfig:
     ema: float
     gate: str
     dropout: float
+    head_steps: int
 
     @classmethod
     def read(cls, path: Path) -> "GraderConfig":
@@ -96,7 +98,35 @@ def train(real: Source | None, held_out: Source | None, config: GraderConfig, ou
             line += f" val KL {kl_metrics(average.module, held_out, preprocessing)}"
         print(line, flush=True)
         torch.save({**{k: v.state_dict() for k, v in parts.items()}, "epoch": epoch + 1}, checkpoint)
+    fit_compartment_heads(average.module, phantoms, Preprocessing(patch=config.patches[-1]), config.head_steps, seed)
     return export(average.module, config, out / "grader.safetensors", real_labels=real is not None)
+
+
+def fit_compartment_heads(
+    network: SiameseGrader, phantoms: Source, preprocessing: Preprocessing, steps: int, seed: int
+) -> None:
+    """Refit the six heads on the finished network's features of phantoms; everything else stays as it is.
+
+    Phantoms are few in each batch, so that they do not shape what real knees are graded by; the heads need more of them.
+    """
+    torch.manual_seed(seed)
+    network.eval()
+    features, labels = [], []
+    with torch.no_grad():
+        for joints, truth in DataLoader(JointDataset(phantoms, preprocessing, seed=seed), 32):
+            features.append(network.features(*to_patches(joints.numpy(), preprocessing))[0])
+            labels.append(truth)
+    fused, truth = torch.cat(features), torch.cat(labels)
+    heads = torch.nn.ModuleDict({task.name: network.heads[task.name] for task in COMPARTMENT_TASKS}).train()
+    optimiser = torch.optim.AdamW(heads.parameters(), lr=1e-3, weight_decay=0.05)
+    for _ in range(steps):
+        picked = torch.randint(len(fused), (256,))
+        columns = zip(TASKS, truth[picked].T, strict=True)
+        losses = [F.cross_entropy(heads[t.name](fused[picked]), y) for t, y in columns if t in COMPARTMENT_TASKS]
+        optimiser.zero_grad()
+        torch.stack(losses).mean().backward()
+        optimiser.step()
+    network.eval()
 
 
 @torch.inference_mode()

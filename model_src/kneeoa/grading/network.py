@@ -45,6 +45,12 @@ class SiameseGrader(nn.Module):
             {task.name: nn.Sequential(nn.Dropout(dropout), nn.Linear(features, task.grades)) for task in TASKS}
         )
 
+    def features(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """The two patches' fused vector (n, c) and the gate (n, c or 1)."""
+        f_left, f_right = self.backbone(torch.cat([left, right])).chunk(2)
+        fused, gate = self.fusion(f_left, f_right)
+        return fused, gate
+
     def forward(self, left: Tensor, right: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Left and right patch, each (n, 3, p, p), the right one already flipped → logits by task and the gate.
 
@@ -54,6 +60,5 @@ class SiameseGrader(nn.Module):
         gate : Tensor (n,)
             Mean share of the left patch, 0 … 1.
         """
-        f_left, f_right = self.backbone(torch.cat([left, right])).chunk(2)
-        fused, gate = self.fusion(f_left, f_right)
+        fused, gate = self.features(left, right)
         return {name: head(fused) for name, head in self.heads.items()}, gate.mean(dim=1)
