@@ -31,49 +31,54 @@ WEIGHTS = Path(__file__).resolve().parent.parent / "model_src/weights"
 
 @dataclass(frozen=True)
 class ComposedFilm:
-    """A film with its truth and how it is stored (polarity, bits); ``landmarked`` says which knees have real key points."""
+    """A film with its truth, how it is stored (polarity, bits) and what it measures.
+
+    ``landmarked`` films have real key points but an even spread of KL; only the others, drawn at random from val, say how
+    often KL is right.
+    """
 
     film: Film
     stored: dict[str, Any]
-    landmarked: tuple[bool, ...]
+    landmarked: bool
+    knees: tuple[Knee, ...]
 
 
 def composed_films(data: Path, number: int, seed: int, detector: Detector | None = None) -> list[ComposedFilm]:
-    """Films from val knees: mixed polarity, 8 … 16 bits, 0.2 … 0.3 mm; half of them from landmarked knees."""
+    """Films from val knees: mixed polarity, 8 … 16 bits, 0.2 … 0.3 mm; a quarter of landmarked knees."""
     rng = np.random.default_rng(seed)
     knees = read_knee_kl(data, "val")
     marked = [knee for knee in knees if knee.key_points and knee.fit_score >= 2.4]
-    chosen = pairs(rng, marked, number // 2) + pairs(rng, knees, number - number // 2)
+    chosen = pairs(rng, marked, number // 4) + pairs(rng, knees, number - number // 4)
     # Where there are no landmarks, the truth of the box is the detector's own reading of the crop.
     cascade = (detector or Detector.from_file(WEIGHTS / "detector.safetensors")).cascade
     truth = key_points_of(cascade, {knee.name: knee for pair in chosen for knee in pair}.values())
     truth |= {knee.name: knee.key_points for knee in marked if knee.key_points}
-    names = {knee.name for knee in marked}
     return [
         ComposedFilm(
             compose(rng, pair, truth),
             {"monochrome1": bool(rng.integers(2)), "bits": int(rng.choice([8, 10, 12, 14, 16]))},
-            tuple(knee.name in names for knee in pair),
+            i < number // 4,
+            tuple(pair),
         )
-        for pair in chosen
+        for i, pair in enumerate(chosen)
     ]
 
 
 def grade_films(films: Sequence[ComposedFilm], replies: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Found share (IoU ≥ 0.5), key-point error of landmarked knees, KL metrics of graded knees."""
+    """Found share (IoU ≥ 0.5), key-point error of landmarked films, KL metrics of the others' graded knees."""
     found, errors, labels, predicted = [], [], [], []
     for film, reply in zip(films, replies, strict=True):
-        for truth, knee, landmarked in zip(film.film.knees, reply["knees"], film.landmarked, strict=True):
+        for truth, knee in zip(film.film.knees, reply["knees"], strict=True):
             graded = knee["status"] == "graded"
             found.append(graded and Box(*knee["box"]).iou(truth.box) >= 0.5)
             if not graded:
                 continue
-            labels.append(truth.grades["KL"])
-            predicted.append(knee["grades"]["KL"]["grade"])
-            if landmarked:
-                errors.append(
-                    error_in_w(KeyPoints.from_array([knee["key_points"][k] for k in KEY_POINTS]), truth.key_points)
-                )
+            if film.landmarked:
+                points = KeyPoints.from_array([knee["key_points"][k] for k in KEY_POINTS])
+                errors.append(error_in_w(points, truth.key_points))
+            else:
+                labels.append(truth.grades["KL"])
+                predicted.append(knee["grades"]["KL"]["grade"])
     return {
         "films": len(films),
         "knees": len(found),
@@ -101,7 +106,7 @@ def grade_crops(knees: Sequence[Knee], detector: Detector, grader: Grader) -> di
             errors.append(error_in_w(found.key_points, knee.key_points))
     return {
         "KL": ordinal_metrics(np.array([knee.kl for knee in knees]), np.array(predicted)),
-        "key_point_error_percent_of_w": round(100 * float(np.mean(errors)), 2),
+        "key_point_error_percent_of_w": round(100 * float(np.mean(errors)), 2) if errors else None,
     }
 
 
@@ -130,6 +135,7 @@ def main() -> None:
     result = {
         "crops": grade_crops(read_knee_kl(arguments.data, arguments.split), detector, grader),
         "composed_films": grade_films(films, replies),
+        "crops_of_these_films": grade_crops([k for f in films if not f.landmarked for k in f.knees], detector, grader),
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "metrics.json").write_text(json.dumps(result, indent=2) + "\n")
