@@ -17,7 +17,7 @@ from kneeoa_client.cli import main as kneeoa
 from kneeoa_client.rows import COLUMNS
 from tests.conftest import ROOT
 from tests.unit.dicom_factory import make_dicom
-from training.evaluate import composed_films, grade_films
+from training.evaluate import composed_films, grade_films, reply_to
 from training.store import to_dicom
 
 ENDPOINTS = ("wfpredict/knee_oa", "predictions/detector", "predictions/grader")
@@ -189,14 +189,21 @@ def test_no_patient_data_in_any_log(server, run):
     assert not any(b"SENTINEL" in path.read_bytes() for path in logs)
 
 
-def test_films_composed_from_val_knees_through_the_workflow(server, knee_kl):
+def test_films_composed_from_val_knees_through_the_workflow(server, detector, grader, knee_kl):
     """A guard, not the measurement: docs/results.md has that, from 100 films."""
-    films = composed_films(knee_kl, number=24, seed=1)
+    films = composed_films(knee_kl, number=16, seed=1)
 
     with ThreadPoolExecutor(8) as pool:
         replies = list(pool.map(lambda film: server.post(to_dicom(film.film, **film.stored)), films))
     result = grade_films(films, replies)
 
-    assert result["found"] >= 0.95  # 57 of 60
+    assert result["found"] >= 0.95
     assert result["key_point_error_percent_of_w"] <= 5
-    assert result["KL"]["top1"] >= 0.40
+    # How good the grades are is docs/results.md's matter; that the workflow changes none of them is this test's.
+    for film, reply in list(zip(films, replies, strict=True))[:6]:
+        alone = reply_to(to_dicom(film.film, **film.stored), detector, grader)
+        for ours, theirs in zip(alone["knees"], reply["knees"], strict=True):
+            assert ours["status"] == theirs["status"]
+            for task in TASKS if ours["grades"] else ():
+                p, q = (knee["grades"][task.name]["probabilities"] for knee in (ours, theirs))
+                assert q == pytest.approx(p, abs=0.02)
