@@ -134,7 +134,7 @@ def _register(run: Path, process: subprocess.Popen, port: int, plain_models: boo
     reply = requests.post(
         url, data=film, headers={**key("inference"), "Content-Type": "application/dicom"}, timeout=120
     )
-    if not reply.ok or reply.json()["status"] == "error":
+    if not reply.ok or reply.json()["status"] != "ok":
         raise SystemExit(f"the sample radiograph was not graded; see {run / 'logs'}")
 
 

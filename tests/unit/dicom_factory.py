@@ -1,11 +1,13 @@
 """Writes small DICOM files, honest and hostile ones, so that no patient's file is ever needed."""
 
 import struct
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pydicom
+import pytest
 from PIL import Image
 from pydicom import config, uid
 from pydicom.datadict import dictionary_VR
@@ -13,6 +15,9 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.tag import Tag
+
+from kneeoa.errors import KneeOaError
+from kneeoa.imaging import decode
 
 META_END = 132 + 12  # preamble, "DICM" and the group length element; the rest of the meta header follows
 
@@ -103,3 +108,15 @@ def jpeg_lossless(pixels: np.ndarray, precision: int) -> bytes:
     sos = bytes([1, 1, 0, 1, 0, 0])
     parts = [struct.pack(">HH", m, len(b) + 2) + b for m, b in ((0xFFC3, sof), (0xFFC4, dht), (0xFFDA, sos))]
     return b"\xff\xd8" + b"".join(parts) + scan + b"\xff\xd9"
+
+
+def refused(build: Callable[[], bytes], expected: type[KneeOaError]) -> None:
+    """Assert that a file is refused with exactly this error, and that no parser's text hangs on to it."""
+    data = build()
+
+    with pytest.raises(KneeOaError) as caught:
+        decode(data)
+
+    assert type(caught.value) is expected
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
