@@ -90,20 +90,20 @@ def compose(
         corner = round(x - round(size) / 2), round(y - round(image.shape[0] * scale) / 2)
         points = key_points[knee.name].scaled(scale).shifted(*corner)
         placed.append(FilmKnee(knee.side, points, points.knee_box(), {"KL": knee.kl}))
-    return Film(finish(rng, film, mm), mm, tuple(placed))
+    return Film(_finish(rng, film, mm), mm, tuple(placed))
 
 
-def finish(rng: np.random.Generator, film: np.ndarray, mm: float, room: bool = True) -> np.ndarray:
-    """What the machine adds: tone curve, scatter, noise; and what the ``room`` does: marker, collimation."""
+def _finish(rng: np.random.Generator, film: np.ndarray, mm: float) -> np.ndarray:
+    """What the machine and the room add: tone curve, scatter, marker, collimation, noise."""
     shape = film.shape
     film = np.clip(film, 0, 1) ** rng.uniform(0.6, 1.5) * (1 + 0.1 * _smooth_noise(rng, shape, 3))
-    if room and rng.random() < 0.6:
+    if rng.random() < 0.6:
         marker = np.zeros(shape, np.uint8)
         for letter, x in (("R", rng.uniform(0.02, 0.35)), ("L", rng.uniform(0.6, 0.9))):
             place = int(x * shape[1]), int(rng.uniform(0.06, 0.25) * shape[0])
             cv2.putText(marker, letter, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5 / mm, 255, max(round(1.2 / mm), 1))
         film = np.maximum(film, marker / np.float32(255))
-    if room and rng.random() < 0.4:
+    if rng.random() < 0.4:
         left, right, top, bottom = (rng.uniform(0, 0.05, 4) * (shape[1], shape[1], shape[0], shape[0])).astype(int)
         shutter = np.full(shape, rng.choice([0.0, 0.02, 0.5]), np.float32)
         inside = np.s_[top : shape[0] - bottom, left : shape[1] - right]

@@ -8,17 +8,28 @@ from kneeoa.tasks import TASKS
 from training.data.joints import UNLABELLED
 
 
-def grading_loss(logits: dict[str, Tensor], labels: Tensor) -> Tensor:
+def grading_loss(logits: dict[str, Tensor], labels: Tensor, neighbours: float = 0.0) -> Tensor:
     """Cross-entropy per task over the knees that carry its label, mean over the tasks present in the batch.
 
     Parameters
     ----------
     logits : dict of str to Tensor (n, grades)
     labels : int64 Tensor (n, 8), `UNLABELLED` where unknown
+    neighbours : float
+        Share of the target given to the adjacent grades of an ordinal task: readers who disagree, differ by one grade.
+        0 is the paper's loss.
     """
-    losses = [
-        F.cross_entropy(logits[task.name].float(), column, ignore_index=UNLABELLED)
-        for task, column in zip(TASKS, labels.T, strict=True)
-        if (column != UNLABELLED).any()
-    ]
+    losses = []
+    for task, column in zip(TASKS, labels.T, strict=True):
+        known = column != UNLABELLED
+        if known.any():
+            target = soft_target(column[known], task.grades, neighbours if task.grades > 2 else 0.0)
+            losses.append(F.cross_entropy(logits[task.name][known].float(), target))
     return torch.stack(losses).mean()
+
+
+def soft_target(labels: Tensor, grades: int, neighbours: float) -> Tensor:
+    """int64 (n,) → float (n, grades): 1 − neighbours on the label, the rest shared by the grades next to it."""
+    distance = (labels[:, None] - torch.arange(grades)).abs()
+    beside = (distance == 1).float()
+    return (1 - neighbours) * (distance == 0).float() + neighbours * beside / beside.sum(dim=1, keepdim=True)

@@ -1,12 +1,12 @@
 """Trains the two levels of the detector on composed and phantom films.
 
 Wang et al. 2021: Adam, loss weights (1, 0.5, 0) and (0.8, 0.6, 1.5), 1e-3 for level 1. Level 2's 1e-4 goes with far more
-steps than ours; we take 1e-3, one cycle. Its negatives are level 1's own false positives on the training films.
+steps than ours; both take one cycle. Its negatives are level 1's own false positives on the training films.
 """
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,30 +16,32 @@ from torch.nn import functional as F
 
 import kneeoa
 from kneeoa.detection.cascade import Cascade, CascadeConfig
+from kneeoa.detection.detector import Detector
 from kneeoa.detection.networks import LEVEL2_SIZE, WINDOW, Level1, Level2, as_input
 from kneeoa.geometry import Box, crop
 from kneeoa.weights import save_weights
+from training.config import read_config
+from training.data.key_points import key_points_of
 from training.data.knee_kl import read_knee_kl
 from training.data.views import compose_views, film_views, with_some_without
 from training.data.windows import NEGATIVE, View, Window, sample
 from training.phantom import draw_film
 
 MIX = ("negative",) * 3 + ("positive", "part") + ("landmark",) * 2  # MTCNN's 3 : 1 : 1 : 2
+ALPHA = {Level1: (1.0, 0.5, 0.0), Level2: (0.8, 0.6, 1.5)}  # weights of detection, box and key points
 HARD_SHARE = 0.7  # of the largest detection losses in a batch (MTCNN)
 
 
 @dataclass(frozen=True)
-class LevelConfig:
-    """One level's schedule: ``weights`` are α of detection, box and key points."""
+class DetectorConfig:
+    """One run's settings; see configs/detector.yaml for what each means."""
 
+    films: int
+    self_labelled: int
+    phantoms: int
+    steps: list[int]
+    batch: int
     lr: float
-    weights: tuple[float, float, float]
-    steps: int
-    batch: int = 500
-
-
-LEVEL1 = LevelConfig(1e-3, (1.0, 0.5, 0.0), 600)
-LEVEL2 = LevelConfig(1e-3, (0.8, 0.6, 1.5), 1200)
 
 
 def detection_loss(
@@ -72,16 +74,21 @@ def hard_negatives(level1: Level1, views: Sequence[View], config: CascadeConfig)
 
 
 def train_level(
-    network: Level1 | Level2, views: Sequence[View], config: LevelConfig, seed: int, hard: Sequence[np.ndarray] = ()
+    network: Level1 | Level2,
+    views: Sequence[View],
+    config: DetectorConfig,
+    steps: int,
+    seed: int,
+    hard: Sequence[np.ndarray] = (),
 ) -> None:
-    """Train in place, one-cycle over ``config.steps`` batches."""
+    """Train in place, one cycle over ``steps`` batches."""
     rng = np.random.default_rng(seed)
     optimiser = torch.optim.Adam(network.parameters(), lr=config.lr)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, config.steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, steps, pct_start=0.1)
     size = WINDOW if isinstance(network, Level1) else LEVEL2_SIZE
     knees = [view for view in views if view.key_points]
     network.train()
-    for step in range(config.steps):
+    for step in range(steps):
         windows = []
         for kind in rng.choice(MIX, config.batch):
             if kind == "negative" and len(hard) and rng.random() < 0.5:
@@ -93,45 +100,45 @@ def train_level(
         outputs = network(as_input(np.stack([w.pixels for w in windows])))
         if isinstance(network, Level1):
             outputs = outputs[0].flatten(), outputs[1].flatten(1), None
-        loss = detection_loss(*outputs, windows, config.weights)
+        loss = detection_loss(*outputs, windows, ALPHA[type(network)])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
         if step % 100 == 99:
-            print(f"{type(network).__name__} step {step + 1}/{config.steps} loss {loss.item():.4f}", flush=True)
+            print(f"{type(network).__name__} step {step + 1}/{steps} loss {loss.item():.4f}", flush=True)
     network.eval()
 
 
-@dataclass(frozen=True)
-class DetectorConfig:
-    """How much to train: composed films (of landmarked knees), phantom films, steps of each level, batch."""
-
-    films: int = 750
-    phantoms: int = 150
-    steps: tuple[int, int] = (750, 1800)
-    batch: int = 256
-
-
-def train(data: Path | None, config: DetectorConfig, out: Path, seed: int) -> Path:
-    """Both levels; returns the weights file. Without ``data`` the detector learns from phantoms alone."""
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
+def training_views(
+    data: Path | None, config: DetectorConfig, rng: np.random.Generator, start: Detector | None
+) -> list[View]:
+    """Composed films of landmarked knees and, labelled by ``start``, of others; phantom films."""
     views: list[View] = []
     if data:
-        knees = [knee for knee in read_knee_kl(data, "train") if knee.key_points]
-        truth = {knee.name: knee.key_points for knee in knees if knee.key_points}
-        views += compose_views(rng, knees, truth, config.films)
+        knees = read_knee_kl(data, "train")
+        marked = {knee.name: knee.key_points for knee in knees if knee.key_points}
+        views += compose_views(rng, [knee for knee in knees if knee.key_points], marked, config.films)
+        if start:
+            others = [knees[i] for i in rng.permutation(len(knees))[: 2 * config.self_labelled]]
+            points = key_points_of(start.cascade, others) | marked
+            views += compose_views(rng, others, points, config.self_labelled)
     for _ in range(config.phantoms):
         for view in film_views(draw_film(rng, spacing_mm=0.8)):
             views += with_some_without(rng, view)
-    level1, level2 = Level1(), Level2()
-    steps1, steps2 = config.steps
-    train_level(level1, views, replace(LEVEL1, steps=steps1, batch=config.batch), seed)
+    return views
+
+
+def train(data: Path | None, config: DetectorConfig, out: Path, seed: int, start: Detector | None = None) -> Path:
+    """Both levels, from nothing or from ``start``; returns the weights file. Without ``data``: from phantoms alone."""
+    torch.manual_seed(seed)
+    views = training_views(data, config, np.random.default_rng(seed), start)
+    level1, level2 = (start.cascade.level1, start.cascade.level2) if start else (Level1(), Level2())
+    train_level(level1, views, config, config.steps[0], seed)
     hard = hard_negatives(level1, views, CascadeConfig())
-    train_level(level2, views, replace(LEVEL2, steps=steps2, batch=config.batch), seed + 1, hard)
+    train_level(level2, views, config, config.steps[1], seed + 1, hard)
     out.mkdir(parents=True, exist_ok=True)
-    real = "landmarked knees of the public KL set (train part) on composed films, and phantoms"
+    real = "knees of the public KL set (train part) on composed films, landmarked or self-labelled, and phantoms"
     metadata = {
         "kind": "detector",
         "version": kneeoa.__version__,
@@ -153,8 +160,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder in the form of the public KL set; phantoms alone without it")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--init", type=Path, help="detector weights to start from, and to label knees without landmarks"
+    )
+    parser.add_argument("--config", type=Path, default=Path(__file__).parent / "configs/detector.yaml")
     arguments = parser.parse_args()
-    print(train(arguments.data, DetectorConfig(), arguments.out, arguments.seed))
+    start = Detector.from_file(arguments.init) if arguments.init else None
+    config = read_config(DetectorConfig, arguments.config)
+    print(train(arguments.data, config, arguments.out, arguments.seed, start))
 
 
 if __name__ == "__main__":

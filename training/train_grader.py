@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from timm.utils import ModelEmaV3
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -19,9 +18,9 @@ from kneeoa.detection.detector import Detector
 from kneeoa.grading.network import SiameseGrader
 from kneeoa.grading.patches import Preprocessing, to_patches
 from kneeoa.tasks import COMPARTMENT_TASKS, TASKS
-from kneeoa.weights import save_weights
+from kneeoa.weights import Weights, read_weights, save_weights
+from training.config import read_config
 from training.data.joints import JointDataset, Source, phantom_joints, real_joints
-from training.data.key_points import key_points_of
 from training.data.knee_kl import read_knee_kl
 from training.losses import grading_loss
 from training.metrics import ordinal_metrics
@@ -45,21 +44,26 @@ class GraderConfig:
     ema: float
     gate: str
     dropout: float
+    neighbours: float
     head_steps: int
 
-    @classmethod
-    def read(cls, path: Path) -> "GraderConfig":
-        """From YAML; a missing or unknown key is a TypeError that names it."""
-        return cls(**yaml.safe_load(path.read_text()))
 
-
-def train(real: Source | None, held_out: Source | None, config: GraderConfig, out: Path, seed: int) -> Path:
+def train(
+    real: Source | None,
+    held_out: Source | None,
+    config: GraderConfig,
+    out: Path,
+    seed: int,
+    start_from: Weights | None = None,
+) -> Path:
     """Run or resume; returns the weights file. Without real knees the phantoms carry all eight labels."""
     torch.manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
     phantoms = phantom_joints(config.phantom_pool, seed, all_labels=real is None)
     source = real or phantoms
     network = SiameseGrader(config.gate, config.dropout).to(memory_format=torch.channels_last)
+    if start_from:
+        start_from.load_into(network)
     average = ModelEmaV3(network, decay=config.ema)
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     steps = len(config.patches) * (len(source) // config.batch)
@@ -85,7 +89,7 @@ def train(real: Source | None, held_out: Source | None, config: GraderConfig, ou
             more_joints, more_labels = next(added)
             batch = torch.cat([joints, more_joints]).numpy()
             logits, _ = network(*to_patches(batch, preprocessing))
-            loss = grading_loss(logits, torch.cat([labels, more_labels]))
+            loss = grading_loss(logits, torch.cat([labels, more_labels]), config.neighbours)
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip)
@@ -158,17 +162,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="folder in the form of the public KL set; phantoms alone without it")
     parser.add_argument("--detector", type=Path, help="detector weights: finds the key points of the crops")
+    parser.add_argument("--init", type=Path, help="grader weights to start from, such as an earlier cycle's")
     parser.add_argument("--config", type=Path, default=Path(__file__).parent / "configs/grader.yaml")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    config, sources = GraderConfig.read(arguments.config), [None, None]
+    config, sources = read_config(GraderConfig, arguments.config), [None, None]
     if arguments.data:
         cascade = Detector.from_file(arguments.detector).cascade
         for i, split in enumerate(("train", "val")):
-            knees = read_knee_kl(arguments.data, split)
-            sources[i] = real_joints(knees, key_points_of(cascade, knees))
-    print(train(*sources, config, arguments.out, arguments.seed))
+            sources[i] = real_joints(read_knee_kl(arguments.data, split), cascade)
+    start_from = read_weights(arguments.init, "grader") if arguments.init else None
+    print(train(*sources, config, arguments.out, arguments.seed, start_from))
 
 
 if __name__ == "__main__":

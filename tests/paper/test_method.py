@@ -10,7 +10,7 @@ from kneeoa.geometry import MAIN_JOINT_MARGIN, Box, KeyPoints, main_joint
 from kneeoa.grading.network import GatedFusion, SiameseGrader
 from kneeoa.grading.patches import Preprocessing, to_patches
 from kneeoa.tasks import OA_FROM_KL, TASKS
-from training.train_detector import LEVEL1, LEVEL2
+from training.train_detector import ALPHA
 
 POINTS = KeyPoints(((20, 100), (60, 84), (110, 102), (10, 112), (62, 96), (105, 110)))
 
@@ -80,6 +80,5 @@ def test_layer_counts_of_the_cascade():
 
 
 def test_loss_weights_of_the_cascade():
-    assert LEVEL1.weights == (1, 0.5, 0)
-    assert LEVEL2.weights == (0.8, 0.6, 1.5)
-    assert LEVEL1.lr == 1e-3
+    assert ALPHA[Level1] == (1, 0.5, 0)
+    assert ALPHA[Level2] == (0.8, 0.6, 1.5)

@@ -7,6 +7,7 @@ from kneeoa.grading.grader import Grader
 from kneeoa.tasks import TASKS, Laterality
 from tests.conftest import ROOT
 from training.augment import warp
+from training.config import read_config
 from training.data.joints import UNLABELLED, phantom_joints
 from training.data.knee_kl import read_knee_kl
 from training.data.views import film_views, without_knee
@@ -86,9 +87,12 @@ def trained(tmp_path_factory):
     """The whole training, in seconds, on phantoms."""
     torch.set_num_threads(2)
     out = tmp_path_factory.mktemp("runs")
-    config = GraderConfig.read(ROOT / "training/configs/tiny.yaml")
+    config = read_config(GraderConfig, ROOT / "training/configs/tiny.yaml")
     detector = train_detector(
-        None, DetectorConfig(films=4, phantoms=4, steps=(3, 3), batch=16), out / "detector", seed=0
+        None,
+        DetectorConfig(films=4, self_labelled=0, phantoms=4, steps=[3, 3], batch=16, lr=1e-3),
+        out / "detector",
+        seed=0,
     )
     return detector, train_grader(None, None, config, out / "grader", seed=0), config, out
 
@@ -117,7 +121,7 @@ def test_an_unknown_config_key_is_named(tmp_path):
     path.write_text((ROOT / "training/configs/tiny.yaml").read_text() + "learning_rate: 1\n")
 
     with pytest.raises(TypeError, match="learning_rate"):
-        GraderConfig.read(path)
+        read_config(GraderConfig, path)
 
 
 def test_composed_films_carry_real_knees_where_they_say(knee_kl, rng):

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import Dataset
 
-from kneeoa.geometry import Box, KeyPoints, main_joint
+from kneeoa.detection.cascade import Cascade
+from kneeoa.geometry import Box, main_joint
 from kneeoa.grading.patches import Preprocessing, standardise
+from kneeoa.imaging.prepare import prepare_single
 from kneeoa.tasks import COMPARTMENT_TASKS, OA_FROM_KL, TASKS, Laterality
 from training.augment import photometric, warp
+from training.data.key_points import locate_in_crop
 from training.data.knee_kl import Knee
 from training.phantom import draw_joint
 
@@ -32,15 +35,16 @@ class Joint:
 Source = Sequence[Joint]
 
 
-def real_joints(knees: Sequence[Knee], key_points: dict[str, KeyPoints], mirror_left: bool = True) -> Source:
-    """Knee crops with a KL grade; OA follows from it, the compartment grades are unknown."""
+def real_joints(knees: Sequence[Knee], cascade: Cascade, mirror_left: bool = True) -> Source:
+    """Knee crops with a KL grade, prepared and cut as serving does; OA follows from KL, the rest is unknown."""
     joints = []
     for knee in knees:
-        image, points = knee.image(), key_points[knee.name]
+        raw = knee.image()
+        found, image = locate_in_crop(cascade, raw), prepare_single(raw.astype(np.float32))
+        box = main_joint(found.box, found.key_points)
         if mirror_left and knee.side is Laterality.LEFT:
-            image, points = np.ascontiguousarray(image[:, ::-1]), points.mirrored(image.shape[1])
-        grades = {"KL": knee.kl, "OA": int(knee.kl >= OA_FROM_KL)}
-        joints.append(Joint(image, main_joint(points.knee_box(), points), grades))
+            image, box = np.ascontiguousarray(image[:, ::-1]), box.mirrored(image.shape[1])
+        joints.append(Joint(image, box, {"KL": knee.kl, "OA": int(knee.kl >= OA_FROM_KL)}))
     return joints
 
 
@@ -48,7 +52,8 @@ def phantom_joints(number: int, seed: int, style: str = "train", all_labels: boo
     """Phantom joints; KL and OA are left to real knees unless ``all_labels``."""
     rng, joints = np.random.default_rng(seed), []
     for _ in range(number):
-        image, points, grades = draw_joint(rng, style=style)
+        image, knee = draw_joint(rng, style=style)
+        points, grades = knee.key_points, knee.grades
         kept = grades if all_labels else {task.name: grades[task.name] for task in COMPARTMENT_TASKS}
         joints.append(Joint(image, main_joint(points.knee_box(), points), kept))
     return joints
