@@ -2,6 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PORT ?= 8080
+WEIGHTS := model_src/weights
+# $(call given,data seed): --data $(DATA) --seed $(SEED), each where its variable is set
+upper = $(shell echo $1 | tr a-z A-Z)
+given = $(foreach option,$1,$(if $($(call upper,$(option))),--$(option) $($(call upper,$(option)))))
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,17 +44,27 @@ lint: setup  ## ruff and mypy
 test: lint archives  ## everything, the end-to-end tests against a real server included
 	@$(BIN)/python -m pytest
 
-train-detector: setup  ## DATA=folder in the form of the public KL set
-	@$(BIN)/python -m training.train_detector $(if $(DATA),--data $(DATA)) --out runs/detector
+manifest: setup  ## KIND=oai|most|oai-most|knee-kl|table DATA=folder OUT=manifest.parquet [SPLIT=by-subject] [SEED=0]
+	@$(BIN)/python -m training.make_manifest $(KIND) $(DATA) --out $(OUT) $(call given,split seed)
 
-train-grader: setup  ## DATA=folder in the form of the public KL set
-	@$(BIN)/python -m training.train_grader $(if $(DATA),--data $(DATA)) --detector model_src/weights/detector.safetensors --out runs/grader
+train-detector: setup  ## DATA=folder in the form of the public KL set [INIT=weights] [CONFIG=yaml] [SEED=0]
+	@$(BIN)/python -m training.train_detector --out runs/detector $(call given,data init config seed)
 
-evaluate: setup  ## grade crops and composed films of DATA and write the numbers
-	@$(BIN)/python -m training.evaluate --data $(DATA) --out runs/evaluation
+train-grader: setup  ## DATA=folder [INIT=weights] [CONFIG=yaml] [SEED=0]; stops and resumes by epoch
+	@$(BIN)/python -m training.train_grader --out runs/grader --detector $(WEIGHTS)/detector.safetensors $(call given,data init config seed)
+
+finish-grader: setup  ## DATA=folder: fit the compartment heads of runs/grader to synthetic lesions, calibrate, keep as weights
+	@$(BIN)/python -m training.fit_heads --grader runs/grader/grader.safetensors --out runs/grader/heads.safetensors $(call given,data seed)
+	@$(BIN)/python -m training.calibrate --grader runs/grader/heads.safetensors --out $(WEIGHTS)/grader.safetensors $(call given,data)
+
+evaluate: setup  ## DATA=folder [SPLIT=val] [OUT=runs/evaluation] [TASKS=KL,…]: metrics.json, predictions.csv, report.md
+	@$(BIN)/python -m training.evaluate --out $(or $(OUT),runs/evaluation) $(call given,data split tasks seed)
+
+evaluate-films: setup  ## DATA=folder [FILMS=100]: the whole path, on films composed from val knees
+	@$(BIN)/python -m training.evaluate_films --out $(or $(OUT),runs/evaluation) $(call given,data films seed)
 
 clean:  ## remove what was built (not .venv)
 	@rm -rf model_store/*.mar model_store/*.war out .run
 
-.PHONY: help setup archives serve stop demo samples docs lint test train-detector train-grader evaluate clean
+.PHONY: help setup archives serve stop demo samples docs lint test manifest train-detector train-grader finish-grader evaluate evaluate-films clean
 .DEFAULT_GOAL := help

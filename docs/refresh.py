@@ -7,7 +7,7 @@ from pathlib import Path
 from kneeoa.detection.detector import Detector
 from kneeoa.grading.grader import Grader
 from kneeoa.reporting.figure import draw_film
-from training.evaluate import WEIGHTS, reply_to
+from training.evaluate_films import WEIGHTS, reply_to
 
 ROOT = Path(__file__).resolve().parent.parent
 

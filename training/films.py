@@ -89,7 +89,7 @@ def compose(
         size = image.shape[1] * scale
         corner = round(x - round(size) / 2), round(y - round(image.shape[0] * scale) / 2)
         points = key_points[knee.name].scaled(scale).shifted(*corner)
-        placed.append(FilmKnee(knee.side, points, points.knee_box(), {"KL": knee.kl}))
+        placed.append(FilmKnee(knee.side, points, points.knee_box(), dict(knee.grades)))
     return Film(_finish(rng, film, mm), mm, tuple(placed))
 
 

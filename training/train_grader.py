@@ -1,51 +1,32 @@
-"""Trains the grader: AdamW, one cycle, an averaged copy of the weights; KL and OA from real knees, the rest from phantoms.
+"""Trains a grader as a config says; KL and OA from real knees, the six compartment grades from synthetic ones where need be.
 
-Checkpoints every epoch into ``--out`` and resumes from there; the last epoch writes ``grader.safetensors``.
+Lightning keeps ``--out``: ``last.ckpt`` after every epoch (a second call goes on from there), TensorBoard's and a CSV log;
+the last epoch writes ``grader.safetensors``. Several GPUs: ``torchrun -m training.train_grader …``.
 """
 
 import argparse
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
-from timm.utils import ModelEmaV3
-from torch.nn import functional as F
-from torch.utils.data import DataLoader
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from timm.models import load_state_dict
 
 import kneeoa
 from kneeoa.detection.detector import Detector
-from kneeoa.grading.network import SiameseGrader
-from kneeoa.grading.patches import Preprocessing, to_patches
-from kneeoa.tasks import COMPARTMENT_TASKS, TASKS
-from kneeoa.weights import Weights, read_weights, save_weights
+from kneeoa.grading.network import JointGrader, build_network
+from kneeoa.grading.patches import Preprocessing
+from kneeoa.tasks import TASKS
+from kneeoa.weights import WeightsError, save_weights
 from training.config import read_config
-from training.data.joints import JointDataset, Source, phantom_joints, real_joints
+from training.data.joints import Source, phantom_joints, real_joints
 from training.data.knee_kl import read_knee_kl
-from training.losses import grading_loss
-from training.metrics import ordinal_metrics
+from training.grader_module import GraderConfig, GraderModule
 
-REAL = "real labels: public KL set, train part (Chen 2018, OAI baseline)"
-SYNTHETIC = "synthetic labels: phantoms only"
-
-
-@dataclass(frozen=True)
-class GraderConfig:
-    """One run's settings; see configs/grader.yaml for what each means."""
-
-    patches: list[int]
-    batch: int
-    phantoms: int
-    phantom_pool: int
-    lr: float
-    weight_decay: float
-    warm_up: float
-    clip: float
-    ema: float
-    gate: str
-    dropout: float
-    neighbours: float
-    head_steps: int
+SYNTHETIC = "synthetic labels: phantoms"
 
 
 def train(
@@ -54,126 +35,86 @@ def train(
     config: GraderConfig,
     out: Path,
     seed: int,
-    start_from: Weights | None = None,
+    init: Path | None = None,
+    learned_from: str = "real labels",
 ) -> Path:
     """Run or resume; returns the weights file. Without real knees the phantoms carry all eight labels."""
-    torch.manual_seed(seed)
+    seed_everything(seed, workers=True, verbose=False)
     out.mkdir(parents=True, exist_ok=True)
-    phantoms = phantom_joints(config.phantom_pool, seed, all_labels=real is None)
-    source = real or phantoms
-    network = SiameseGrader(config.gate, config.dropout).to(memory_format=torch.channels_last)
-    if start_from:
-        start_from.load_into(network)
-    average = ModelEmaV3(network, decay=config.ema)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    steps = len(config.patches) * (len(source) // config.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, steps, pct_start=config.warm_up)
-    parts = {"network": network, "average": average, "optimiser": optimiser, "schedule": schedule}
-    checkpoint, first = out / "checkpoint.pt", 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        first = state.pop("epoch")
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-    for epoch in range(first, len(config.patches)):
-        preprocessing = Preprocessing(patch=config.patches[epoch])
-        main, extra = (JointDataset(s, preprocessing, seed=seed + i) for i, s in enumerate((source, phantoms)))
-        main.epoch = extra.epoch = epoch
-        generator = torch.Generator().manual_seed(seed + epoch)
-        added = iter(
-            DataLoader(extra, config.phantoms, sampler=torch.randint(len(extra), (steps * config.phantoms,)).tolist())
-        )
-        network.train()
-        losses = []
-        for joints, labels in DataLoader(main, config.batch, shuffle=True, drop_last=True, generator=generator):
-            more_joints, more_labels = next(added)
-            batch = torch.cat([joints, more_joints]).numpy()
-            logits, _ = network(*to_patches(batch, preprocessing))
-            loss = grading_loss(logits, torch.cat([labels, more_labels]), config.neighbours)
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip)
-            optimiser.step()
-            schedule.step()
-            average.update(network)
-            losses.append(loss.item())
-        line = f"epoch {epoch + 1}/{len(config.patches)} loss {np.mean(losses):.4f}"
-        if held_out is not None:
-            line += f" val KL {kl_metrics(average.module, held_out, preprocessing)}"
-        print(line, flush=True)
-        torch.save({**{k: v.state_dict() for k, v in parts.items()}, "epoch": epoch + 1}, checkpoint)
-    fit_compartment_heads(average.module, phantoms, Preprocessing(patch=config.patches[-1]), config.head_steps, seed)
-    return export(average.module, config, out / "grader.safetensors", real_labels=real is not None)
+    synthetic = phantom_joints(config.phantoms, seed, all_labels=real is None)
+    network = build_network(**config.architecture)
+    if init:
+        start_from(network, init)
+    module = GraderModule(network, config, real or synthetic, synthetic, held_out or synthetic[: config.batch], seed)
+    callbacks: list[Callback] = [ModelCheckpoint(out, "last", save_last=False, enable_version_counter=False)]
+    if config.average:
+        callbacks.append(EMAWeightAveraging(decay=config.average))
+    trainer = Trainer(
+        max_epochs=config.epochs,
+        precision=config.precision,  # type: ignore[arg-type]
+        callbacks=callbacks,
+        logger=[TensorBoardLogger(out, "", "tensorboard"), CSVLogger(out, "", "log")],
+        gradient_clip_val=config.clip,
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        log_every_n_steps=20,
+    )
+    last = out / "last.ckpt"
+    trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
+    # The checkpoint holds the averaged weights; a run that was finished before leaves the others in the module.
+    module.load_state_dict(torch.load(last, weights_only=True)["state_dict"])
+    labelled = {name for joint in real or () for name in joint.grades}
+    provenance = {task.name: learned_from if task.name in labelled else SYNTHETIC for task in TASKS}
+    return export(network, config, provenance, out / "grader.safetensors")
 
 
-def fit_compartment_heads(
-    network: SiameseGrader, phantoms: Source, preprocessing: Preprocessing, steps: int, seed: int
-) -> None:
-    """Refit the six heads on the finished network's features of phantoms; everything else stays as it is.
+def start_from(network: JointGrader, path: Path) -> None:
+    """Load a grader's weights, or a backbone's alone in timm's names (ImageNet's, for instance; its classifier is left).
 
-    Phantoms are few in each batch, so that they do not shape what real knees are graded by; the heads need more of them.
+    Raises
+    ------
+    WeightsError
+        If they do not fit.
     """
-    torch.manual_seed(seed)
-    network.eval()
-    features, labels = [], []
-    with torch.no_grad():
-        for joints, truth in DataLoader(JointDataset(phantoms, preprocessing, seed=seed), 32):
-            features.append(network.features(*to_patches(joints.numpy(), preprocessing))[0])
-            labels.append(truth)
-    fused, truth = torch.cat(features), torch.cat(labels)
-    heads = torch.nn.ModuleDict({task.name: network.heads[task.name] for task in COMPARTMENT_TASKS}).train()
-    optimiser = torch.optim.AdamW(heads.parameters(), lr=1e-3, weight_decay=0.05)
-    for _ in range(steps):
-        picked = torch.randint(len(fused), (256,))
-        columns = zip(TASKS, truth[picked].T, strict=True)
-        losses = [F.cross_entropy(heads[t.name](fused[picked]), y) for t, y in columns if t in COMPARTMENT_TASKS]
-        optimiser.zero_grad()
-        torch.stack(losses).mean().backward()
-        optimiser.step()
-    network.eval()
+    tensors = load_state_dict(str(path), weights_only=True)
+    whole = any(name.startswith("backbone.") for name in tensors)
+    kept = {name: value.float() for name, value in tensors.items() if whole or not name.startswith("fc.")}
+    try:
+        (network if whole else network.backbone).load_state_dict(kept)
+    except RuntimeError as error:
+        raise WeightsError(f"{path} does not fit this architecture: {error}") from None
 
 
-@torch.inference_mode()
-def kl_metrics(network: SiameseGrader, source: Source, preprocessing: Preprocessing) -> dict[str, float]:
-    """KL metrics of a network on joints without augmentation."""
-    network.eval()
-    predicted, labels = [], []
-    for joints, truth in DataLoader(JointDataset(source, preprocessing), 64):
-        predicted.append(network(*to_patches(joints.numpy(), preprocessing))[0]["KL"].argmax(1))
-        labels.append(truth[:, 0])
-    return ordinal_metrics(torch.cat(labels).numpy(), torch.cat(predicted).numpy())
-
-
-def export(network: SiameseGrader, config: GraderConfig, path: Path, real_labels: bool) -> Path:
+def export(network: JointGrader, config: GraderConfig, provenance: dict[str, str], path: Path) -> Path:
     """Write the weights with all that serving needs to know of them."""
-    provenance = {task.name: SYNTHETIC if task in COMPARTMENT_TASKS or not real_labels else REAL for task in TASKS}
     metadata = {
         "kind": "grader",
         "version": kneeoa.__version__,
-        "architecture": {"gate": config.gate, "dropout": config.dropout},
-        "preprocessing": asdict(Preprocessing(patch=config.patches[-1])),
+        "architecture": config.architecture,
+        "preprocessing": asdict(Preprocessing(patch=config.patch)),
         "provenance": provenance,
+        "temperatures": {},
     }
     save_weights(path, network.state_dict(), metadata)
     return path
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="folder in the form of the public KL set; phantoms alone without it")
     parser.add_argument("--detector", type=Path, help="detector weights: finds the key points of the crops")
-    parser.add_argument("--init", type=Path, help="grader weights to start from, such as an earlier cycle's")
-    parser.add_argument("--config", type=Path, default=Path(__file__).parent / "configs/grader.yaml")
+    parser.add_argument("--init", type=Path, help="weights to start from: an earlier grader's, or a timm backbone's")
+    parser.add_argument("--config", type=Path, default=Path(__file__).parent / "configs/best/siamese.yaml")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    config, sources = read_config(GraderConfig, arguments.config), [None, None]
-    if arguments.data:
-        cascade = Detector.from_file(arguments.detector).cascade
+    given = parser.parse_args(arguments)
+    config, sources = read_config(GraderConfig, given.config), [None, None]
+    if given.data:
+        cascade = Detector.from_file(given.detector).cascade
         for i, split in enumerate(("train", "val")):
-            sources[i] = real_joints(read_knee_kl(arguments.data, split), cascade)
-    start_from = read_weights(arguments.init, "grader") if arguments.init else None
-    print(train(*sources, config, arguments.out, arguments.seed, start_from))
+            sources[i] = real_joints(read_knee_kl(given.data, split), cascade)
+    print(train(*sources, config, given.out, given.seed, given.init))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from kneeoa_client.cli import main as kneeoa
 from kneeoa_client.rows import COLUMNS
 from tests.conftest import ROOT
 from tests.unit.dicom_factory import make_dicom
-from training.evaluate import composed_films, grade_films, reply_to
+from training.evaluate_films import composed_films, grade_films, reply_to
 from training.store import to_dicom
 
 ENDPOINTS = ("wfpredict/knee_oa", "predictions/detector", "predictions/grader")

@@ -65,7 +65,7 @@ def test_right_patch_is_flipped():
     joint = np.zeros((1, 32, 64), np.uint8)
     joint[..., 0] = joint[..., -1] = 255  # both outer edges of the joint
 
-    left, right = to_patches(joint, Preprocessing(patch=32))
+    left, right = to_patches(torch.from_numpy(joint), Preprocessing(patch=32))
 
     torch.testing.assert_close(left, right)
 

@@ -1,11 +1,13 @@
+import copy
 import dataclasses
 
 import numpy as np
 import pytest
 import torch
 
+from kneeoa.grading.ensemble import mean_of
 from kneeoa.grading.grader import Grader
-from kneeoa.grading.network import SiameseGrader
+from kneeoa.grading.network import build_network
 from kneeoa.grading.patches import Preprocessing, standardise
 from kneeoa.tasks import COMPARTMENT_TASKS, TASKS, Laterality
 from kneeoa.weights import Weights, WeightsError, read_weights, save_weights
@@ -57,8 +59,30 @@ def test_grey_values_do_not_matter_up_to_a_monotone_change(joint):
     assert np.abs(a - b).mean() < 6
 
 
-def test_every_parameter_learns():
-    network = SiameseGrader()
+def test_the_ensemble_is_the_mean_of_its_members(grader, joint):
+    (right,) = grader.grade([joint], [Laterality.RIGHT])
+    (left,) = grader.grade([joint], [Laterality.LEFT])
+
+    (mean,) = mean_of([[right], [left]])
+
+    np.testing.assert_allclose(mean.probabilities["KL"], (right.probabilities["KL"] + left.probabilities["KL"]) / 2)
+    assert (mean.side, mean.left_share) == (right.side, right.left_share)
+
+
+def test_a_temperature_softens_and_keeps_the_grade(grader, joint):
+    softer = copy.copy(grader)
+    softer.temperatures = {**grader.temperatures, "KL": 3.0 * grader.temperatures.get("KL", 1.0)}
+
+    before, after = (g.grade([joint], [Laterality.RIGHT])[0].probabilities for g in (grader, softer))
+
+    assert after["KL"].max() < before["KL"].max()
+    assert after["KL"].argmax() == before["KL"].argmax()
+    np.testing.assert_array_equal(before["FM"], after["FM"])
+
+
+@pytest.mark.parametrize("architecture", [{}, {"gate": "scalar"}, {"gate": "none"}, {"network": "whole"}], ids=str)
+def test_every_parameter_learns(architecture):
+    network = build_network(**architecture)
     logits, _ = network(torch.randn(2, 3, 64, 64), torch.randn(2, 3, 64, 64))
 
     sum(value.square().sum() for value in logits.values()).backward()

@@ -8,7 +8,7 @@ from kneeoa.errors import CorruptImage, KneeOaError
 from kneeoa.geometry import KEY_POINTS
 from kneeoa.messages import DISCLAIMER, decode_png, encode_png
 from kneeoa.tasks import TASKS
-from training.evaluate import reply_to
+from training.evaluate_films import reply_to
 
 NUMBERS = {"type": ["array", "null"], "items": {"type": "number"}}
 GRADE = {

@@ -1,31 +1,65 @@
 import numpy as np
 import pytest
 import torch
+import yaml
+from safetensors.torch import save_file
+from sklearn.metrics import cohen_kappa_score
+from torch.nn import functional as F
 
 from kneeoa.geometry import Box
 from kneeoa.grading.grader import Grader
-from kneeoa.tasks import TASKS, Laterality
+from kneeoa.grading.network import build_network
+from kneeoa.tasks import COMPARTMENT_TASKS, TASKS, Laterality
+from kneeoa.weights import WeightsError
 from tests.conftest import ROOT
 from training.augment import warp
+from training.calibrate import best_temperature, held_out, scaled
 from training.config import read_config
 from training.data.joints import UNLABELLED, phantom_joints
 from training.data.knee_kl import read_knee_kl
 from training.data.views import film_views, without_knee
 from training.data.windows import NEGATIVE, PART, POSITIVE, sample
 from training.films import compose
-from training.losses import grading_loss
-from training.metrics import ordinal_metrics
+from training.fit_heads import fit
+from training.grader_module import GraderConfig
+from training.losses import grading_loss, soft_target
+from training.metrics import grade_metrics, intervals
 from training.phantom import draw_film
 from training.train_detector import DetectorConfig, detection_loss
 from training.train_detector import train as train_detector
-from training.train_grader import GraderConfig
+from training.train_grader import start_from
 from training.train_grader import train as train_grader
 
 
 def test_metrics_by_hand():
-    metrics = ordinal_metrics(np.array([0, 1, 2, 4]), np.array([0, 2, 2, 2]))
+    probabilities = np.eye(5)[[0, 2, 2, 2]] * 0.6 + 0.08
+
+    metrics = grade_metrics(np.array([0, 1, 2, 4]), probabilities)
 
     assert (metrics["n"], metrics["top1"], metrics["top1_pm1"], metrics["mse"]) == (4, 0.5, 0.75, 1.25)
+    assert metrics["balanced_accuracy"] == 0.5  # of the four grades present, two are always right
+    assert metrics["ece"] == pytest.approx(0.68 - 0.5, abs=1e-4)
+    assert metrics["kappa_quadratic"] == pytest.approx(
+        cohen_kappa_score([0, 1, 2, 4], [0, 2, 2, 2], weights="quadratic", labels=range(5)), abs=1e-4
+    )
+
+
+def test_intervals_hold_the_value_and_people_are_drawn_whole(rng):
+    labels = rng.integers(0, 2, 300)
+    probabilities = np.eye(2)[np.where(rng.random(300) < 0.7, labels, 1 - labels)]
+    top1 = grade_metrics(labels, probabilities)["top1"]
+
+    alone = intervals(labels, probabilities, [str(i) for i in range(300)], draws=200)["top1"]
+    together = intervals(labels, probabilities, ["one person"] * 300, draws=20)["top1"]
+
+    assert alone[0] < top1 < alone[1]
+    assert together == [top1, top1]
+
+
+def test_neighbours_share_the_target_and_the_ends_have_one():
+    target = soft_target(torch.tensor([0, 2]), 5, 0.1)
+
+    torch.testing.assert_close(target, torch.tensor([[0.9, 0.1, 0, 0, 0], [0, 0.05, 0.9, 0.05, 0]]))
 
 
 def test_a_missing_label_is_masked_from_its_task_only():
@@ -122,6 +156,77 @@ def test_an_unknown_config_key_is_named(tmp_path):
 
     with pytest.raises(TypeError, match="learning_rate"):
         read_config(GraderConfig, path)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "training/configs").rglob("*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}"
+)
+def test_every_config_is_one(path):
+    kind = DetectorConfig if path.stem == "detector" else GraderConfig
+
+    config = read_config(kind, path)
+
+    if isinstance(config, GraderConfig):
+        assert config.phase(config.epochs - 1).lr > 0
+        build_network(**config.architecture)
+
+
+def test_the_papers_schedule_has_exactly_one_epoch_at_a_thousandth():
+    config = read_config(GraderConfig, ROOT / "training/configs/paper/siamese.yaml")
+
+    phases = [config.phase(epoch) for epoch in range(config.epochs)]
+
+    assert [p.lr for p in phases] == [1e-2] * 2 + [1e-3] + [1e-4] * 17
+    assert [p.train for p in phases] == ["heads"] * 2 + ["all"] * 18
+
+
+def test_an_unknown_schedule_is_named():
+    settings = yaml.safe_load((ROOT / "training/configs/tiny.yaml").read_text())
+
+    with pytest.raises(ValueError, match="cosine"):
+        GraderConfig(**settings | {"schedule": "cosine"})
+
+
+def test_a_timm_backbone_starts_a_grader_and_a_wrong_one_is_told(tmp_path):
+    donor, network = build_network(), build_network(gate="scalar")
+    imagenet_like = donor.backbone.state_dict() | {"fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}
+    save_file(imagenet_like, tmp_path / "backbone.safetensors")
+    save_file(donor.state_dict(), tmp_path / "grader.safetensors")
+
+    start_from(network, tmp_path / "backbone.safetensors")
+
+    torch.testing.assert_close(network.backbone.conv1.weight, donor.backbone.conv1.weight)
+    with pytest.raises(WeightsError, match="does not fit"):
+        start_from(network, tmp_path / "grader.safetensors")
+
+
+def test_fitting_heads_learns_the_six_and_leaves_the_rest():
+    torch.manual_seed(0)
+    heads, labels = build_network().heads, torch.randint(0, 4, (400, 8))
+    features = F.one_hot(labels, 4).flatten(1).float() @ torch.randn(32, 2048) / 6
+    before = {name: [p.clone() for p in head.parameters()] for name, head in heads.items()}
+
+    fit(heads, features, labels, steps=40)
+
+    for column, task in enumerate(TASKS):
+        if task in COMPARTMENT_TASKS:
+            assert (heads[task.name](features).argmax(1) == labels[:, column]).float().mean() > 0.9
+        else:
+            assert all((a == b).all() for a, b in zip(before[task.name], heads[task.name].parameters(), strict=True))
+
+
+def test_calibration_finds_the_temperature_and_helps_people_it_did_not_see(rng):
+    logits = rng.normal(0, 1.5, (3000, 5))
+    honest = scaled(np.exp(logits), 1.0)
+    labels = np.array([rng.choice(5, p=p) for p in honest])
+    boastful = scaled(np.exp(logits), 0.5)
+
+    temperature = best_temperature(labels, boastful)
+    calibrated = held_out(labels, boastful, [str(i // 2) for i in range(3000)])
+
+    assert temperature == pytest.approx(2, rel=0.1)
+    assert (calibrated.argmax(1) == boastful.argmax(1)).all()
+    assert grade_metrics(labels, calibrated)["ece"] < 0.5 * grade_metrics(labels, boastful)["ece"]
 
 
 def test_composed_films_carry_real_knees_where_they_say(knee_kl, rng):

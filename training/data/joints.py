@@ -10,7 +10,7 @@ from kneeoa.detection.cascade import Cascade
 from kneeoa.geometry import Box, main_joint
 from kneeoa.grading.patches import Preprocessing, standardise
 from kneeoa.imaging.prepare import prepare_single
-from kneeoa.tasks import COMPARTMENT_TASKS, OA_FROM_KL, TASKS, Laterality
+from kneeoa.tasks import COMPARTMENT_TASKS, TASKS, Laterality
 from training.augment import photometric, warp
 from training.data.key_points import locate_in_crop
 from training.data.knee_kl import Knee
@@ -36,7 +36,7 @@ Source = Sequence[Joint]
 
 
 def real_joints(knees: Sequence[Knee], cascade: Cascade, mirror_left: bool = True) -> Source:
-    """Knee crops with a KL grade, prepared and cut as serving does; OA follows from KL, the rest is unknown."""
+    """Knee crops with the grades they have, prepared and cut as serving does."""
     joints = []
     for knee in knees:
         raw = knee.image()
@@ -44,7 +44,7 @@ def real_joints(knees: Sequence[Knee], cascade: Cascade, mirror_left: bool = Tru
         box = main_joint(found.box, found.key_points)
         if mirror_left and knee.side is Laterality.LEFT:
             image, box = np.ascontiguousarray(image[:, ::-1]), box.mirrored(image.shape[1])
-        joints.append(Joint(image, box, {"KL": knee.kl, "OA": int(knee.kl >= OA_FROM_KL)}))
+        joints.append(Joint(image, box, dict(knee.grades)))
     return joints
 
 
@@ -62,8 +62,8 @@ def phantom_joints(number: int, seed: int, style: str = "train", all_labels: boo
 class JointDataset(Dataset):
     """(joint uint8 (p, 2p), labels int64 (8,)); augmented where ``seed`` is given, plain otherwise."""
 
-    def __init__(self, source: Source, config: Preprocessing, seed: int | None = None) -> None:
-        self.source, self.config, self.seed, self.epoch = source, config, seed, 0
+    def __init__(self, source: Source, config: Preprocessing, seed: int | None = None, epoch: int = 0) -> None:
+        self.source, self.config, self.seed, self.epoch = source, config, seed, epoch
 
     def __len__(self) -> int:
         return len(self.source)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kneeoa.grading.network import SiameseGrader
+from kneeoa.grading.network import build_network
 from kneeoa.grading.patches import Preprocessing, standardise, to_patches
 from kneeoa.tasks import COMPARTMENT_TASKS, OA_FROM_KL, TASKS, Laterality
 from kneeoa.weights import Weights, WeightsError, read_weights
@@ -56,7 +56,8 @@ class Grader:
         self.provenance: dict[str, str] = weights.metadata["provenance"]
         self.identity = weights.identity
         self.device = torch.device(device)
-        network = SiameseGrader(**weights.metadata["architecture"])
+        self.temperatures: dict[str, float] = weights.metadata.get("temperatures", {})
+        network = build_network(**weights.metadata["architecture"])
         weights.load_into(network)
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
 
@@ -72,9 +73,12 @@ class Grader:
         left = [self.config.mirror_left and side is Laterality.LEFT for side in sides]
         upright = [joint[:, ::-1] if mirror else joint for joint, mirror in zip(joints, left, strict=True)]
         batch = np.stack([standardise(np.ascontiguousarray(joint), self.config) for joint in upright])
-        patches = (p.to(self.device, memory_format=torch.channels_last) for p in to_patches(batch, self.config))
-        logits, gate = self.network(*patches)
-        probabilities = {name: values.float().softmax(dim=1).cpu().numpy() for name, values in logits.items()}
+        patches = to_patches(torch.from_numpy(batch).to(self.device), self.config)
+        logits, gate = self.network(*(p.contiguous(memory_format=torch.channels_last) for p in patches))
+        probabilities = {
+            name: (values.float() / self.temperatures.get(name, 1.0)).softmax(dim=1).cpu().numpy()
+            for name, values in logits.items()
+        }
         return [
             GradedKnee(side, {name: p[i] for name, p in probabilities.items()}, float(gate[i]))
             for i, side in enumerate(sides)

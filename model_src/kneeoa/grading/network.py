@@ -1,5 +1,8 @@
 """Siamese SE-ResNeXt50-32x4d with adaptive gated fusion."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import timm
 import torch
 from torch import Tensor, nn
@@ -33,23 +36,32 @@ class GatedFusion(nn.Module):
         return g * left + (1 - g) * right, g
 
 
-class SiameseGrader(nn.Module):
-    """Two patches of one joint in, logits of the eight tasks out; one backbone serves both patches."""
+class Concatenation(nn.Module):
+    """No gate: both vectors side by side. The step before the gate in the paper's ablation."""
 
-    def __init__(self, gate: str = "vector", dropout: float = 0.5, backbone: str = BACKBONE) -> None:
+    def forward(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """Two (n, c) vectors → (n, 2 c), and an even share (n, 1)."""
+        return torch.cat([left, right], dim=1), torch.full_like(left[:, :1], 0.5)
+
+
+class JointGrader(nn.Module):
+    """A backbone and a head for each task; what lies between is the subclass's."""
+
+    def __init__(self, dropout: float, tasks: Sequence[str] | None, branches: int = 1) -> None:
         super().__init__()
-        self.backbone = timm.create_model(backbone, pretrained=False, num_classes=0)
-        features = int(self.backbone.num_features)  # type: ignore[arg-type]
-        self.fusion = GatedFusion(features, gate)
+        self.backbone = timm.create_model(BACKBONE, pretrained=False, num_classes=0)
+        self.width = int(self.backbone.num_features)  # type: ignore[arg-type]
+        chosen = [task for task in TASKS if tasks is None or task.name in tasks]
         self.heads = nn.ModuleDict(
-            {task.name: nn.Sequential(nn.Dropout(dropout), nn.Linear(features, task.grades)) for task in TASKS}
+            {
+                task.name: nn.Sequential(nn.Dropout(dropout), nn.Linear(branches * self.width, task.grades))
+                for task in chosen
+            }
         )
 
     def features(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-        """The two patches' fused vector (n, c) and the gate (n, c or 1)."""
-        f_left, f_right = self.backbone(torch.cat([left, right])).chunk(2)
-        fused, gate = self.fusion(f_left, f_right)
-        return fused, gate
+        """The joint's vector (n, features) and the left patch's share (n, c or 1)."""
+        raise NotImplementedError
 
     def forward(self, left: Tensor, right: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Left and right patch, each (n, 3, p, p), the right one already flipped → logits by task and the gate.
@@ -62,3 +74,42 @@ class SiameseGrader(nn.Module):
         """
         fused, gate = self.features(left, right)
         return {name: head(fused) for name, head in self.heads.items()}, gate.mean(dim=1)
+
+
+class SiameseGrader(JointGrader):
+    """One backbone sees both patches, a gate mixes what it says of them.
+
+    Parameters
+    ----------
+    gate : {'vector', 'scalar', 'none'}
+        See `GatedFusion`; ``none`` is `Concatenation`.
+    dropout : float
+        Before each head.
+    tasks : sequence of str, optional
+        Names of the tasks to grade; all eight by default.
+    """
+
+    def __init__(self, gate: str = "vector", dropout: float = 0.5, tasks: Sequence[str] | None = None) -> None:
+        super().__init__(dropout, tasks, branches=2 if gate == "none" else 1)
+        self.fusion = Concatenation() if gate == "none" else GatedFusion(self.width, gate)
+
+    def features(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        f_left, f_right = self.backbone(torch.cat([left, right])).chunk(2)
+        fused, gate = self.fusion(f_left, f_right)
+        return fused, gate
+
+
+class WholeJointGrader(JointGrader):
+    """The joint in one piece: the other half of the paper's ensemble."""
+
+    def __init__(self, dropout: float = 0.5, tasks: Sequence[str] | None = None) -> None:
+        super().__init__(dropout, tasks)
+
+    def features(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        joint = self.backbone(torch.cat([left, right.flip(-1)], dim=-1))
+        return joint, torch.full_like(joint[:, :1], 0.5)
+
+
+def build_network(network: str = "siamese", **options: Any) -> JointGrader:
+    """By the name that configurations and weights use: ``siamese`` or ``whole``."""
+    return {"siamese": SiameseGrader, "whole": WholeJointGrader}[network](**options)

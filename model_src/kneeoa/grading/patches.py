@@ -40,8 +40,9 @@ def standardise(joint: np.ndarray, config: Preprocessing) -> np.ndarray:
     return cv2.equalizeHist(joint) if config.contrast == "equalize" else joint
 
 
-def to_patches(joints: np.ndarray, config: Preprocessing) -> tuple[Tensor, Tensor]:
-    """Standardised joints, uint8 (n, p, 2p) → left and flipped right patches, float32 (n, 3, p, p)."""
-    x = torch.from_numpy(np.ascontiguousarray(joints)).float().div_(255).unsqueeze(1)
-    x = (x - torch.tensor(config.mean).view(1, 3, 1, 1)) / torch.tensor(config.std).view(1, 3, 1, 1)
+def to_patches(joints: Tensor, config: Preprocessing) -> tuple[Tensor, Tensor]:
+    """Standardised joints, uint8 (n, p, 2p) → left and flipped right patches, float32 (n, 3, p, p), on the same device."""
+    x = (joints.float() / 255).unsqueeze(1)
+    mean, std = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in (config.mean, config.std))
+    x = (x - mean) / std
     return x[..., : config.patch], x[..., config.patch :].flip(-1)

@@ -1,0 +1,121 @@
+"""Measures the shipped weights on whole films composed from val knees, from DICOM bytes on; writes films.json.
+
+The same knees are measured as crops beside it, so that what the workflow costs can be told from what the grader can.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from kneeoa.detection.detector import Detector
+from kneeoa.geometry import KEY_POINTS, Box, KeyPoints
+from kneeoa.grading.grader import Grader
+from kneeoa.imaging import decode
+from kneeoa.messages import DETECTION_SCHEMA, envelope
+from kneeoa.reply import build_reply
+from kneeoa.tasks import KL
+from training.data.key_points import key_points_of
+from training.data.knee_kl import Knee, read_knee_kl
+from training.data.views import pairs
+from training.evaluate import WEIGHTS, error_in_w, grade_crops, labelled
+from training.films import Film, compose
+from training.metrics import grade_metrics
+from training.store import to_dicom
+
+
+@dataclass(frozen=True)
+class ComposedFilm:
+    """A film with its truth, how it is stored (polarity, bits) and what it measures.
+
+    ``landmarked`` films have real key points but an even spread of KL; only the others, drawn at random from val, say how
+    often KL is right.
+    """
+
+    film: Film
+    stored: dict[str, Any]
+    landmarked: bool
+    knees: tuple[Knee, ...]
+
+
+def composed_films(data: Path, number: int, seed: int, detector: Detector | None = None) -> list[ComposedFilm]:
+    """Films from val knees: mixed polarity, 8 … 16 bits, 0.2 … 0.3 mm; a quarter of landmarked knees."""
+    rng = np.random.default_rng(seed)
+    knees = read_knee_kl(data, "val")
+    marked = [knee for knee in knees if knee.well_marked]
+    chosen = pairs(rng, marked, number // 4) + pairs(rng, knees, number - number // 4)
+    # Where there are no landmarks, the truth of the box is the detector's own reading of the crop.
+    cascade = (detector or Detector.from_file(WEIGHTS / "detector.safetensors")).cascade
+    truth = key_points_of(cascade, {knee.name: knee for pair in chosen for knee in pair}.values())
+    truth |= {knee.name: knee.key_points for knee in marked if knee.key_points}
+    return [
+        ComposedFilm(
+            compose(rng, pair, truth),
+            {"monochrome1": bool(rng.integers(2)), "bits": int(rng.choice([8, 10, 12, 14, 16]))},
+            i < number // 4,
+            tuple(pair),
+        )
+        for i, pair in enumerate(chosen)
+    ]
+
+
+def grade_films(films: Sequence[ComposedFilm], replies: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Found share (IoU ≥ 0.5), key-point error of landmarked films, KL metrics of the others' graded knees."""
+    found, errors, labels, probabilities = [], [], [], []
+    for film, reply in zip(films, replies, strict=True):
+        for truth, knee in zip(film.film.knees, reply["knees"], strict=True):
+            graded = knee["status"] == "graded"
+            found.append(graded and Box(*knee["box"]).iou(truth.box) >= 0.5)
+            if not graded:
+                continue
+            if film.landmarked:
+                points = KeyPoints.from_array([knee["key_points"][k] for k in KEY_POINTS])
+                errors.append(error_in_w(points, truth.key_points))
+            else:
+                labels.append(truth.grades["KL"])
+                probabilities.append(knee["grades"]["KL"]["probabilities"])
+    return {
+        "films": len(films),
+        "knees": len(found),
+        "found": round(float(np.mean(found)), 4),
+        "key_point_error_percent_of_w": round(100 * float(np.mean(errors)), 2),
+        "KL": grade_metrics(np.array(labels), np.array(probabilities)),
+    }
+
+
+def reply_to(data: bytes, detector: Detector, grader: Grader) -> dict[str, Any]:
+    """What the workflow would answer, in this process."""
+    facts, knees = detector.detect(decode(data))
+    found = [knee for knee in knees if knee.crop is not None]
+    graded = grader.grade([k.crop for k in found if k.crop is not None], [k.side for k in found])
+    model = {"detector": detector.identity}
+    message = envelope(DETECTION_SCHEMA, film=facts, knees=[knee.to_json() for knee in knees], model=model)
+    return build_reply(message, graded, grader)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder in the form of the public KL set")
+    parser.add_argument("--films", type=int, default=100)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    detector = Detector.from_file(WEIGHTS / "detector.safetensors")
+    grader = Grader.from_file(WEIGHTS / "grader.safetensors")
+    films = composed_films(arguments.data, arguments.films, arguments.seed, detector)
+    replies = [reply_to(to_dicom(film.film, **film.stored), detector, grader) for film in tqdm(films, unit="film")]
+    knees = [knee for film in films if not film.landmarked for knee in film.knees]
+    result = grade_films(films, replies)
+    result["KL_of_the_same_knees_as_crops"] = grade_metrics(*labelled(grade_crops(knees, detector, grader), KL)[:2])
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "films.json").write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Turns an evaluation into report.md, with one picture per task: confusion matrix and reliability diagram."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from kneeoa.messages import DISCLAIMER
+from kneeoa.tasks import TASKS, Task
+from training.metrics import CALIBRATION_BINS
+
+COLUMNS = {
+    "n": "knees", "top1": "top-1", "top1_pm1": "top ± 1", "kappa_quadratic": "quadratic κ", "kappa": "plain κ",
+    "mse": "MSE", "balanced_accuracy": "balanced accuracy", "auc": "AUC", "ece": "ECE",
+}  # fmt: skip
+
+
+def draw_task(task: Task, labels: np.ndarray, probabilities: np.ndarray) -> Figure:
+    """Confusion matrix (rows: label, each row's shares) and reliability diagram; int (n,) and float (n, grades)."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    predicted, counts = probabilities.argmax(axis=1), np.zeros((task.grades, task.grades), int)
+    np.add.at(counts, (labels, predicted), 1)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    left.imshow(shares, cmap="Greys", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        left.text(column, row, count, ha="center", va="center", color="w" if shares[row, column] > 0.5 else "k")
+    left.set(xlabel="predicted", ylabel="label", title=task.title, xticks=range(task.grades), yticks=range(task.grades))
+
+    confidence, right_ = probabilities.max(axis=1), predicted == labels
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    used = [b for b in range(CALIBRATION_BINS) if (bins == b).any()]
+    right.plot([0, 1], [0, 1], color="0.7", linestyle="--")
+    right.scatter(
+        [confidence[bins == b].mean() for b in used],
+        [right_[bins == b].mean() for b in used],
+        s=[10 + 300 * (bins == b).mean() for b in used],
+        color="k",
+    )
+    right.set(xlabel="stated probability", ylabel="share that was right", title="reliability", xlim=(0, 1), ylim=(0, 1))
+    return figure
+
+
+def write_report(
+    out: Path,
+    metrics: dict[str, dict[str, Any]],
+    cases: dict[str, tuple[np.ndarray, np.ndarray]],
+    detection: dict[str, float] | None,
+    facts: dict[str, str],
+) -> None:
+    """Write ``report.md`` and a PNG per task.
+
+    Parameters
+    ----------
+    metrics : dict
+        By task name, as in metrics.json.
+    cases : dict
+        By task name: labels int (n,) and probabilities float (n, grades).
+    detection : dict, optional
+        Of key points against landmarks.
+    facts : dict
+        What was measured on what: a line each.
+    """
+    lines = ["# Evaluation", "", *(f"- {name}: {value}" for name, value in facts.items()), ""]
+    lines += ["| task | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for name, found in metrics.items():
+        cells = [str(found.get(key, "–")) for key in COLUMNS]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += ["", "95 % intervals, bootstrapped by subject:", ""]
+    for name, found in metrics.items():
+        ranges = ", ".join(f"{COLUMNS[key]} {low} … {high}" for key, (low, high) in found["ci95"].items())
+        lines.append(f"- {name}: {ranges}")
+    if detection:
+        lines += ["", f"Key points against landmarks ({detection['n']} knees): mean error "
+                  f"{detection['key_point_error_percent_of_w']} % of W, {detection['key_point_error_mm']} mm; "
+                  f"box IoU {detection['iou']}."]  # fmt: skip
+    for task in TASKS:
+        if task.name in cases:
+            draw_task(task, *cases[task.name]).savefig(out / f"{task.name}.png", dpi=110)
+            lines += ["", f"![{task.title}]({task.name}.png)"]
+    (out / "report.md").write_text("\n".join([*lines, "", DISCLAIMER, ""]))
