@@ -47,18 +47,27 @@ test: lint archives  ## everything, the end-to-end tests against a real server i
 manifest: setup  ## KIND=oai|most|oai-most|knee-kl|table DATA=folder OUT=manifest.parquet [SPLIT=by-subject] [SEED=0]
 	@$(BIN)/python -m training.make_manifest $(KIND) $(DATA) --out $(OUT) $(call given,split seed)
 
+crops: setup  ## MANIFEST=oai.parquet DATA=its folder OUT=folder: cut the knees out of a manifest's films, to train on
+	@$(BIN)/python -m training.cut_crops $(MANIFEST) --out $(OUT) $(call given,data)
+
+synthetic: setup  ## OUT=folder [DATA=folder] [NUMBER=400] [SEED=0]: knees with known grades, to evaluate on
+	@$(BIN)/python -m training.make_synthetic --out $(OUT) $(call given,data number seed)
+
 train-detector: setup  ## DATA=folder in the form of the public KL set [INIT=weights] [CONFIG=yaml] [SEED=0]
 	@$(BIN)/python -m training.train_detector --out runs/detector $(call given,data init config seed)
 
-train-grader: setup  ## DATA=folder [INIT=weights] [CONFIG=yaml] [SEED=0]; stops and resumes by epoch
-	@$(BIN)/python -m training.train_grader --out runs/grader --detector $(WEIGHTS)/detector.safetensors $(call given,data init config seed)
+train-grader: setup  ## DATA="folder …" [INIT=weights] [CONFIG=yaml] [SEED=0]; stops and resumes by epoch
+	@$(BIN)/python -m training.train_grader --out $(or $(OUT),runs/grader) $(call given,data init config seed)
 
 finish-grader: setup  ## DATA=folder: fit the compartment heads of runs/grader to synthetic lesions, calibrate, keep as weights
 	@$(BIN)/python -m training.fit_heads --grader runs/grader/grader.safetensors --out runs/grader/heads.safetensors $(call given,data seed)
 	@$(BIN)/python -m training.calibrate --grader runs/grader/heads.safetensors --out $(WEIGHTS)/grader.safetensors $(call given,data)
 
-evaluate: setup  ## DATA=folder [SPLIT=val] [OUT=runs/evaluation] [TASKS=KL,…]: metrics.json, predictions.csv, report.md
-	@$(BIN)/python -m training.evaluate --out $(or $(OUT),runs/evaluation) $(call given,data split tasks seed)
+ablation: setup  ## DATA=folder [CONFIG=yaml] [INIT=weights] [SPLIT=val]: the paper's table, and the ensemble
+	@$(BIN)/python -m training.ablate --out $(or $(OUT),runs/ablation) $(call given,data split config init seed)
+
+evaluate: setup  ## DATA=folder [SPLIT=val] [OUT=runs/evaluation] [TASKS=KL,…] [GRADER="a b"]: metrics.json, predictions.csv, report.md
+	@$(BIN)/python -m training.evaluate --out $(or $(OUT),runs/evaluation) $(call given,data split tasks grader detector seed)
 
 evaluate-films: setup  ## DATA=folder [FILMS=100]: the whole path, on films composed from val knees
 	@$(BIN)/python -m training.evaluate_films --out $(or $(OUT),runs/evaluation) $(call given,data films seed)
@@ -66,5 +75,5 @@ evaluate-films: setup  ## DATA=folder [FILMS=100]: the whole path, on films comp
 clean:  ## remove what was built (not .venv)
 	@rm -rf model_store/*.mar model_store/*.war out .run
 
-.PHONY: help setup archives serve stop demo samples docs lint test manifest train-detector train-grader finish-grader evaluate evaluate-films clean
+.PHONY: help setup archives serve stop demo samples docs lint test manifest crops synthetic ablation train-detector train-grader finish-grader evaluate evaluate-films clean
 .DEFAULT_GOAL := help

@@ -1,4 +1,4 @@
-"""Measures the shipped weights on crops of knee joints: metrics.json, predictions.csv, report.md with its figures.
+"""Measures weights, the shipped ones by default, on crops of knee joints: metrics.json, predictions.csv, report.md with figures.
 
 A crop takes the serving code's path from the key points on: key points → main joint → patches → networks.
 """
@@ -13,17 +13,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from kneeoa.detection.cascade import Found
 from kneeoa.detection.detector import Detector
 from kneeoa.geometry import KeyPoints, crop, main_joint
+from kneeoa.grading.ensemble import mean_of
 from kneeoa.grading.grader import GradedKnee, Grader
 from kneeoa.imaging.prepare import prepare_single
 from kneeoa.tasks import TASKS, Laterality, Task
+from kneeoa.weights import WeightsError
 from training.data.key_points import locate_in_crop
 from training.data.knee_kl import DataError, Knee, read_knee_kl
+from training.data.landmarks import joint_space_mm
 from training.metrics import grade_metrics, intervals
+from training.phantom.grades import OSTEOPHYTES
 from training.report import write_report
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "model_src/weights"
@@ -39,8 +44,8 @@ class Result:
     graded: GradedKnee
 
 
-def grade_crops(knees: Sequence[Knee], detector: Detector, grader: Grader) -> list[Result]:
-    """Every knee's result, in order."""
+def grade_crops(knees: Sequence[Knee], detector: Detector, *graders: Grader) -> list[Result]:
+    """Every knee's result, in order; several graders are an ensemble."""
     results = []
     for start in tqdm(range(0, len(knees), BATCH), unit_scale=BATCH, unit="knee", disable=None):
         batch = knees[start : start + BATCH]
@@ -50,14 +55,14 @@ def grade_crops(knees: Sequence[Knee], detector: Detector, grader: Grader) -> li
             crop(prepare_single(image.astype(np.float32)), main_joint(f.box, f.key_points))
             for image, f in zip(images, found, strict=True)
         ]
-        graded = grader.grade(joints, [knee.side for knee in batch])
+        graded = mean_of([grader.grade(joints, [knee.side for knee in batch]) for grader in graders])
         results += [Result(*each) for each in zip(batch, found, graded, strict=True)]
     return results
 
 
 def labelled(results: Iterable[Result], task: Task) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Labels (n,), probabilities (n, grades) and subjects of the knees that carry the task's label and were graded for it."""
-    used = [r for r in results if task.name in r.knee.grades]
+    used = [r for r in results if task.name in r.knee.grades and task.name in r.graded.probabilities]
     if task.compartment:  # serving withholds these where the side is unknown
         used = [r for r in used if r.knee.side is not Laterality.UNKNOWN]
     probabilities = [r.graded.probabilities[task.name] for r in used]
@@ -85,8 +90,48 @@ def error_in_w(found: KeyPoints, truth: KeyPoints) -> float:
     return float(np.linalg.norm(found.as_array() - truth.as_array(), axis=1).mean() / truth.width)
 
 
+def agreement(results: Sequence[Result]) -> dict[str, dict[str, float]]:
+    """Spearman's ρ of expected grades with what ought to go with them, where knees carry it; for lack of readings.
+
+    Narrowing against the joint-space width measured between landmarks (negative is right), the sum of the four osteophyte
+    grades against KL (positive is right).
+    """
+
+    def expected(result: Result, *names: str) -> float:
+        return sum(float(p @ np.arange(len(p))) for p in map(result.graded.probabilities.get, names) if p is not None)
+
+    spaces = [(r, joint_space_mm(r.knee)) for r in results if r.knee.well_marked]
+    pairs = {
+        "JSN_L_vs_lateral_jsw": [(expected(r, "JSN_L"), mm[0]) for r, mm in spaces if mm],
+        "JSN_M_vs_medial_jsw": [(expected(r, "JSN_M"), mm[1]) for r, mm in spaces if mm],
+        "osteophytes_vs_KL": [
+            (expected(r, *OSTEOPHYTES), r.knee.grades["KL"]) for r in results if "KL" in r.knee.grades
+        ],
+    }
+    return {
+        name: {"n": len(values), "spearman": round(float(spearmanr(*zip(*values, strict=True)).statistic), 4)}
+        for name, values in pairs.items()
+        if len(values) > 2 and len(set(values)) > 2
+    }
+
+
+def measure(
+    results: Sequence[Result], tasks: Sequence[Task], seed: int
+) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """Metrics with their intervals, and the labels and probabilities they are of, by name of each task that has labels."""
+    metrics, cases = {}, {}
+    for task in tasks:
+        labels, probabilities, subjects = labelled(results, task)
+        if len(labels):
+            cases[task.name] = labels, probabilities
+            ci95 = intervals(labels, probabilities, subjects, seed)
+            metrics[task.name] = {**grade_metrics(labels, probabilities), "ci95": ci95}
+    return metrics, cases
+
+
 def write_predictions(path: Path, results: Sequence[Result], tasks: Sequence[Task]) -> None:
     """One row a knee: label (empty where unknown), grade, expected grade and probabilities of each task."""
+    tasks = [t for t in tasks if t.name in results[0].graded.probabilities]
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
         columns = [
@@ -108,40 +153,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder in the form of the public KL set")
     parser.add_argument("--split", default="val", help="of labels.csv; all rows where it has no such column")
     parser.add_argument("--tasks", default=",".join(t.name for t in TASKS), help="comma-separated")
+    parser.add_argument("--detector", type=Path, default=WEIGHTS / "detector.safetensors")
+    parser.add_argument(
+        "--grader", type=Path, nargs="+", default=[WEIGHTS / "grader.safetensors"], help="several: ensemble"
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     given = parser.parse_args(arguments)
     wanted = given.tasks.upper().replace("-", "_").split(",")
     if unknown := set(wanted) - {t.name for t in TASKS}:
         parser.error(f"unknown tasks {sorted(unknown)}; there are {[t.name for t in TASKS]}")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         knees = read_knee_kl(given.data, given.split)
-    except DataError as error:
+        detector = Detector.from_file(given.detector)
+        graders = [Grader.from_file(path, device) for path in given.grader]
+    except (DataError, WeightsError) as error:
         parser.error(str(error))
     tasks = [t for t in TASKS if t.name in wanted]
-    detector = Detector.from_file(WEIGHTS / "detector.safetensors")
-    grader = Grader.from_file(WEIGHTS / "grader.safetensors", "cuda" if torch.cuda.is_available() else "cpu")
-    results = grade_crops(knees, detector, grader)
-    metrics: dict[str, dict[str, Any]] = {}
-    cases = {}
-    for task in tasks:
-        labels, probabilities, subjects = labelled(results, task)
-        if len(labels):
-            cases[task.name] = labels, probabilities
-            metrics[task.name] = grade_metrics(labels, probabilities)
-            metrics[task.name]["ci95"] = intervals(labels, probabilities, subjects, given.seed)
-    detection = detection_metrics(results)
+    results = grade_crops(knees, detector, *graders)
+    metrics, cases = measure(results, tasks, given.seed)
+    detection, rank = detection_metrics(results), agreement(results)
     given.out.mkdir(parents=True, exist_ok=True)
-    whole = metrics | ({"detection": detection} if detection else {})
+    whole = metrics | {name: found for name, found in (("detection", detection), ("agreement", rank)) if found}
     (given.out / "metrics.json").write_text(json.dumps(whole, indent=2) + "\n")
     write_predictions(given.out / "predictions.csv", results, tasks)
+    learned = {t.name: "; ".join(dict.fromkeys(g.provenance[t.name] for g in graders)) for t in tasks}
     facts = {
         "data": f"{given.data.resolve().name}, split {given.split}, {len(knees)} knees, crops of one joint each",
         "detector": detector.identity["sha256"][:12],
-        "grader": grader.identity["sha256"][:12],
-        "learned from": "; ".join(f"{t.name}: {grader.provenance[t.name]}" for t in tasks if t.name in metrics),
+        "grader": " + ".join(grader.identity["sha256"][:12] for grader in graders),
+        **{f"{name} learned from": learned[name] for name in metrics},
     }
-    write_report(given.out, metrics, cases, detection, facts)
+    cohorts = {knee.cohort for knee in knees}
+    write_report(given.out, metrics, cases, facts, detection, rank, cohorts.pop() if len(cohorts) == 1 else "")
     print((given.out / "report.md").read_text())
 
 

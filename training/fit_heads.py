@@ -7,7 +7,6 @@ of them. The backbone, the gate, KL and OA stay as they are, to the last bit.
 import argparse
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,21 +19,11 @@ from kneeoa.grading.patches import to_patches
 from kneeoa.tasks import COMPARTMENT_TASKS, TASKS
 from kneeoa.weights import read_weights, save_weights
 from training.data.joints import UNLABELLED, JointDataset, Source, phantom_joints
-from training.data.key_points import key_points_of
-from training.data.knee_kl import Knee, read_knee_kl
-from training.data.landmarks import with_landmarks
+from training.data.knee_kl import read_knee_kl
 from training.evaluate import WEIGHTS
-from training.lesions import lesion_joints, usable
+from training.lesions import lesion_joints, substrates
 
 PROVENANCE = "synthetic labels: phantoms, and lesions drawn into real knees of KL 0–1"
-
-
-def substrates(knees: list[Knee], detector: Detector, more: int, seed: int) -> list[Knee]:
-    """The landmarked knees of KL 0–1, and ``more`` without landmarks that get theirs from the detector's key points."""
-    bare = [knee for knee in knees if knee.landmarks is None and knee.grades.get("KL", 4) <= 1]
-    chosen = [bare[i] for i in np.random.default_rng(seed).permutation(len(bare))[:more]]
-    marked = [knee for knee in knees if knee.landmarks is not None]
-    return usable(with_landmarks([*marked, *chosen], key_points_of(detector.cascade, chosen)))
 
 
 @torch.inference_mode()
@@ -82,7 +71,7 @@ def main() -> None:
     torch.manual_seed(given.seed)
     weights, grader = read_weights(given.grader, "grader"), Grader.from_file(given.grader)
     detector = Detector.from_file(WEIGHTS / "detector.safetensors")
-    knees = substrates(read_knee_kl(given.data, "train"), detector, given.more_knees, given.seed)
+    knees = substrates(read_knee_kl(given.data, "train"), detector.cascade, given.more_knees, given.seed)
     drawn = [*phantom_joints(given.phantoms, given.seed), *lesion_joints(knees, given.lesions, given.seed)]
     fit(grader.network.heads, *features_of(grader, drawn, given.seed), given.steps)
     provenance = weights.metadata["provenance"] | {task.name: PROVENANCE for task in COMPARTMENT_TASKS}

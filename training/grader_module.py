@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import CombinedLoader
@@ -14,7 +15,7 @@ from kneeoa.grading.network import JointGrader
 from kneeoa.grading.patches import Preprocessing, to_patches
 from kneeoa.tasks import TASKS
 from training.data.joints import UNLABELLED, JointDataset, Source
-from training.losses import grading_loss
+from training.losses import grade_weights, grading_loss
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class GraderConfig:
     precision: str = "32-true"
     workers: int = 0
     phantoms: int = 0
+    lesions: int = 0
+    balance: float = 0.0
 
     def __post_init__(self) -> None:
         for name, known in (("schedule", SCHEDULES), ("optimiser", OPTIMISERS)):
@@ -79,6 +82,8 @@ class GraderModule(LightningModule):
         self.config, self.seed = config, seed
         self.preprocessing = Preprocessing(patch=config.patch)
         self.real, self.synthetic, self.held_out = real, synthetic, held_out
+        known = torch.from_numpy(np.stack([joint.labels() for joint in (*real, *synthetic)]))
+        self.weights = grade_weights(known, config.balance) if config.balance else None
         tasks = [t for t in TASKS if t.name in network.heads]
         self.top1 = torch.nn.ModuleDict({t.name: MulticlassAccuracy(t.grades, average="micro") for t in tasks})
         self.kappa = torch.nn.ModuleDict({t.name: MulticlassCohenKappa(t.grades, weights="quadratic") for t in tasks})
@@ -123,7 +128,7 @@ class GraderModule(LightningModule):
 
     def training_step(self, batch: dict[str, list[Tensor]], _: int) -> Tensor:
         joints, labels = (torch.cat(parts) for parts in zip(*batch.values(), strict=True))
-        loss = grading_loss(self._logits(joints), labels, self.config.neighbours)
+        loss = grading_loss(self._logits(joints), labels, self.config.neighbours, self.weights)
         self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(joints))
         return loss
 

@@ -5,24 +5,25 @@ is at the image's left. The landmarks only say where to look (they are 1–2 mm 
 pixels. ``style="test"`` draws from ranges outside those of ``"train"``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+from kneeoa.detection.cascade import Cascade
 from kneeoa.geometry import KeyPoints, main_joint
 from kneeoa.imaging.prepare import prepare_single
 from kneeoa.tasks import COMPARTMENT_TASKS
 from training.data.joints import Joint
+from training.data.key_points import key_points_of
 from training.data.knee_kl import SIX, Knee
-from training.data.landmarks import FEMUR, GOOD_FIT, TIBIA, as_right
+from training.data.landmarks import FEMUR, GOOD_FIT, LOADED, TIBIA, as_right, with_landmarks
 from training.phantom import sample_grades
 from training.phantom.anatomy import GAP_LEFT, SPUR_MM
 from training.phantom.grades import NARROWINGS, OSTEOPHYTES
 
 Range = tuple[float, float]
-_LOADED = {"JSN_L": (0.10, 0.26), "JSN_M": (0.75, 0.91)}  # where joint space is measured, share of the plateau's width
 _CORNERS = {"FL": (9, -1), "FM": (15, 1), "TL": (0, -1), "TM": (8, 1)}  # landmark, outward x direction
 
 
@@ -103,7 +104,7 @@ def _closing(
 ) -> np.ndarray:
     """How far the bones approach each other in each column, px: a shift and a tilt, stopped where bone meets bone."""
     gap, columns = tibia - femur, np.arange(len(femur))
-    zones = [left + width * np.array(_LOADED[name]) for name in NARROWINGS]
+    zones = [left + width * np.array(LOADED[name]) for name in NARROWINGS]
     inside = [(columns >= a) & (columns <= b) for a, b in zones]
     centres = [zone.mean() for zone in zones]
     wanted = []
@@ -154,7 +155,7 @@ def _sclerosis(
         strength, thick = rng.uniform(*look.sclerosis), rng.uniform(2.0, 5.0) / mm
         if grades[name] < 2:
             continue
-        a, b = left + width * np.array(_LOADED[name])
+        a, b = left + width * np.array(LOADED[name])
         across = np.exp(-(((columns - (a + b) / 2) / (0.55 * (b - a))) ** 2)) * strength * (grades[name] - 1) / 2
         for depth, share in ((y - tibia, 1.0), (femur - y, 0.6)):
             inside = np.clip(depth + 0.5, 0, 1) * np.exp(-((np.maximum(depth, 0) / thick) ** 2))
@@ -268,6 +269,14 @@ def usable(knees: Sequence[Knee]) -> list[Knee]:
     return [k for k in knees if k.grades.get("KL", 4) <= 1 and k.landmarks is not None and k.fit_score >= GOOD_FIT]
 
 
+def substrates(knees: Sequence[Knee], cascade: Cascade, more: int, seed: int) -> list[Knee]:
+    """The `usable` knees, and up to ``more`` of KL 0–1 without landmarks, which get theirs from detected key points."""
+    bare = [knee for knee in knees if knee.landmarks is None and knee.grades.get("KL", 4) <= 1]
+    chosen = [bare[i] for i in np.random.default_rng(seed).permutation(len(bare))[:more]]
+    marked = [knee for knee in knees if knee.landmarks is not None]
+    return usable(with_landmarks([*marked, *chosen], key_points_of(cascade, chosen)))
+
+
 def _draw_grades(rng: np.random.Generator) -> dict[str, int]:
     """Half the knees as disease comes, half with six independent grades, so that no feature stands in for another."""
     if rng.random() < 0.5:
@@ -275,19 +284,27 @@ def _draw_grades(rng: np.random.Generator) -> dict[str, int]:
     return {task.name: int(rng.choice(4, p=(0.4, 0.2, 0.2, 0.2))) for task in COMPARTMENT_TASKS}
 
 
-def lesion_joints(knees: Sequence[Knee], number: int, seed: int, style: str = "train") -> list[Joint]:
-    """Joints with drawn features, prepared as `real_joints` does, all shown as right ones; KL and OA are unlabelled.
+def drawn_knees(
+    knees: Sequence[Knee], number: int, seed: int, style: str = "train"
+) -> Iterator[tuple[np.ndarray, KeyPoints, dict[str, int]]]:
+    """Crops with drawn features, all shown as right knees: image uint8 (h, w), key points in it, the six grades.
 
     Raises ``ValueError`` where none of the ``knees`` is `usable`.
     """
-    rng, substrates, joints = np.random.default_rng(seed), usable(knees), []
-    if not substrates:
+    rng, chosen = np.random.default_rng(seed), usable(knees)
+    if not chosen:
         raise ValueError("no knee of KL 0 or 1 with good landmarks to draw on")
     for _ in range(number):
-        knee = substrates[rng.integers(len(substrates))]
+        knee = chosen[rng.integers(len(chosen))]
         image, landmarks = as_right(knee)
         grades = _draw_grades(rng)
         drawn, points = draw_lesions(rng, image, landmarks, knee.mm_per_px, grades, style)
-        kept = {task.name: grades[task.name] for task in COMPARTMENT_TASKS}
-        joints.append(Joint(prepare_single(drawn.astype(np.float32)), main_joint(points.knee_box(), points), kept))
-    return joints
+        yield drawn, points, {task.name: grades[task.name] for task in COMPARTMENT_TASKS}
+
+
+def lesion_joints(knees: Sequence[Knee], number: int, seed: int, style: str = "train") -> list[Joint]:
+    """`drawn_knees` prepared as `real_joints` does; KL and OA are unlabelled."""
+    return [
+        Joint(prepare_single(image.astype(np.float32)), main_joint(points.knee_box(), points), grades)
+        for image, points, grades in drawn_knees(knees, number, seed, style)
+    ]

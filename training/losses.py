@@ -8,8 +8,10 @@ from kneeoa.tasks import TASKS
 from training.data.joints import UNLABELLED
 
 
-def grading_loss(logits: dict[str, Tensor], labels: Tensor, neighbours: float = 0.0) -> Tensor:
-    """Cross-entropy per task over the knees that carry its label, mean over the tasks present in the batch.
+def grading_loss(
+    logits: dict[str, Tensor], labels: Tensor, neighbours: float = 0.0, weights: dict[str, Tensor] | None = None
+) -> Tensor:
+    """Cross-entropy per task over the knees that carry its label, mean over the tasks present in the batch and the network.
 
     Parameters
     ----------
@@ -18,18 +20,35 @@ def grading_loss(logits: dict[str, Tensor], labels: Tensor, neighbours: float = 
     neighbours : float
         Share of the target given to the adjacent grades of an ordinal task: readers who disagree, differ by one grade.
         0 is the paper's loss.
+    weights : dict of str to Tensor (grades,), optional
+        Of each grade in its task's loss, as `grade_weights` gives; all 1 is the paper's loss.
     """
     losses = []
     for task, column in zip(TASKS, labels.T, strict=True):
         known = column != UNLABELLED
-        if known.any():
+        if task.name in logits and known.any():
             target = soft_target(column[known], task.grades, neighbours if task.grades > 2 else 0.0)
-            losses.append(F.cross_entropy(logits[task.name][known].float(), target))
+            weight = weights[task.name].to(labels.device) if weights else None
+            losses.append(F.cross_entropy(logits[task.name][known].float(), target, weight))
     return torch.stack(losses).mean()
 
 
 def soft_target(labels: Tensor, grades: int, neighbours: float) -> Tensor:
     """int64 (n,) → float (n, grades): 1 − neighbours on the label, the rest shared by the grades next to it."""
-    distance = (labels[:, None] - torch.arange(grades)).abs()
+    distance = (labels[:, None] - torch.arange(grades, device=labels.device)).abs()
     beside = (distance == 1).float()
     return (1 - neighbours) * (distance == 0).float() + neighbours * beside / beside.sum(dim=1, keepdim=True)
+
+
+def grade_weights(labels: Tensor, balance: float) -> dict[str, Tensor]:
+    """Frequency of each grade to the power −balance, 1 on average over the labels int64 (n, 8); tasks without any left out.
+
+    0 weighs every knee alike, 1 every grade.
+    """
+    weights = {}
+    for task, column in zip(TASKS, labels.T, strict=True):
+        counts = torch.bincount(column[column != UNLABELLED], minlength=task.grades).float()
+        if counts.sum():
+            raw = counts.clamp(min=1) ** -balance
+            weights[task.name] = raw * counts.sum() / (raw * counts).sum()
+    return weights

@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import yaml
 from matplotlib.figure import Figure
 
 from kneeoa.messages import DISCLAIMER
 from kneeoa.tasks import TASKS, Task
 from training.metrics import CALIBRATION_BINS
 
+PAPER = Path(__file__).parent / "expected_results.yaml"
 COLUMNS = {
     "n": "knees", "top1": "top-1", "top1_pm1": "top ± 1", "kappa_quadratic": "quadratic κ", "kappa": "plain κ",
     "mse": "MSE", "balanced_accuracy": "balanced accuracy", "auc": "AUC", "ece": "ECE",
@@ -42,12 +45,27 @@ def draw_task(task: Task, labels: np.ndarray, probabilities: np.ndarray) -> Figu
     return figure
 
 
+def draw_log(path: Path) -> Figure:
+    """A run's loss and held-out KL by epoch, from the CSV log that `train_grader` keeps."""
+    epochs = pd.read_csv(path).groupby("epoch").max()
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    for axis, columns in zip(figure.subplots(1, 2), (["loss"], ["val/KL_top1", "val/KL_kappa"]), strict=True):
+        for column, line in zip(columns, ("k-", "k--"), strict=False):
+            if column in epochs:
+                axis.plot(epochs.index + 1, epochs[column], line, label=column.replace("_", " "))
+        axis.set(xlabel="epoch")
+        axis.legend(frameon=False)
+    return figure
+
+
 def write_report(
     out: Path,
     metrics: dict[str, dict[str, Any]],
     cases: dict[str, tuple[np.ndarray, np.ndarray]],
-    detection: dict[str, float] | None,
     facts: dict[str, str],
+    detection: dict[str, float] | None = None,
+    agreement: dict[str, dict[str, float]] | None = None,
+    cohort: str = "",
 ) -> None:
     """Write ``report.md`` and a PNG per task.
 
@@ -57,10 +75,14 @@ def write_report(
         By task name, as in metrics.json.
     cases : dict
         By task name: labels int (n,) and probabilities float (n, grades).
-    detection : dict, optional
-        Of key points against landmarks.
     facts : dict
         What was measured on what: a line each.
+    detection : dict, optional
+        Of key points against landmarks.
+    agreement : dict, optional
+        As `training.evaluate.agreement` gives it.
+    cohort : str
+        Of all knees; the paper's numbers are put beside ours where it reports the same one.
     """
     lines = ["# Evaluation", "", *(f"- {name}: {value}" for name, value in facts.items()), ""]
     lines += ["| task | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
@@ -71,6 +93,14 @@ def write_report(
     for name, found in metrics.items():
         ranges = ", ".join(f"{COLUMNS[key]} {low} … {high}" for key, (low, high) in found["ci95"].items())
         lines.append(f"- {name}: {ranges}")
+    if theirs := yaml.safe_load(PAPER.read_text()).get(cohort):
+        lines += ["", f"Wang et al. 2021 on {cohort} (another split of it, ImageNet weights to start from), top-1:", ""]
+        lines += [f"| | {' | '.join(metrics)} |", "|---" * (len(metrics) + 1) + "|"]
+        ours = {name: found["top1"] for name, found in metrics.items()}
+        for row, values in {"here": ours, **theirs}.items():
+            lines.append(f"| {row} | " + " | ".join(f"{values[t]:.4f}" if t in values else "–" for t in metrics) + " |")
+    for name, found in (agreement or {}).items():
+        lines += ["", f"Spearman's ρ, {name.replace('_', ' ')}: {found['spearman']} ({found['n']} knees)."]
     if detection:
         lines += ["", f"Key points against landmarks ({detection['n']} knees): mean error "
                   f"{detection['key_point_error_percent_of_w']} % of W, {detection['key_point_error_mm']} mm; "

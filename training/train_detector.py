@@ -19,10 +19,10 @@ from kneeoa.detection.cascade import Cascade, CascadeConfig
 from kneeoa.detection.detector import Detector
 from kneeoa.detection.networks import LEVEL2_SIZE, WINDOW, Level1, Level2, as_input
 from kneeoa.geometry import Box, crop
-from kneeoa.weights import save_weights
-from training.config import read_config
+from kneeoa.weights import WeightsError, save_weights
+from training.config import ConfigError, read_config
 from training.data.key_points import key_points_of
-from training.data.knee_kl import read_knee_kl
+from training.data.knee_kl import DataError, read_knee_kl
 from training.data.views import compose_views, film_views, with_some_without
 from training.data.windows import NEGATIVE, View, Window, sample
 from training.phantom import draw_film
@@ -34,7 +34,7 @@ HARD_SHARE = 0.7  # of the largest detection losses in a batch (MTCNN)
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """One run's settings; see configs/detector.yaml for what each means."""
+    """One run's settings; see configs/best/detector.yaml for what each means."""
 
     films: int
     self_labelled: int
@@ -155,7 +155,7 @@ def train(data: Path | None, config: DetectorConfig, out: Path, seed: int, start
     return out / "detector.safetensors"
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="folder in the form of the public KL set; phantoms alone without it")
     parser.add_argument("--out", type=Path, required=True)
@@ -163,11 +163,14 @@ def main() -> None:
     parser.add_argument(
         "--init", type=Path, help="detector weights to start from, and to label knees without landmarks"
     )
-    parser.add_argument("--config", type=Path, default=Path(__file__).parent / "configs/detector.yaml")
-    arguments = parser.parse_args()
-    start = Detector.from_file(arguments.init) if arguments.init else None
-    config = read_config(DetectorConfig, arguments.config)
-    print(train(arguments.data, config, arguments.out, arguments.seed, start))
+    parser.add_argument("--config", type=Path, default=Path(__file__).parent / "configs/best/detector.yaml")
+    given = parser.parse_args(arguments)
+    try:
+        start = Detector.from_file(given.init) if given.init else None
+        config = read_config(DetectorConfig, given.config)
+        print(train(given.data, config, given.out, given.seed, start))
+    except (ConfigError, DataError, WeightsError) as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
 """Trains a grader as a config says; KL and OA from real knees, the six compartment grades from synthetic ones where need be.
 
 Lightning keeps ``--out``: ``last.ckpt`` after every epoch (a second call goes on from there), TensorBoard's and a CSV log;
-the last epoch writes ``grader.safetensors``. Several GPUs: ``torchrun -m training.train_grader …``.
+the end writes ``grader.safetensors`` and ``training.png``. Several GPUs:
+``torchrun --nproc-per-node=2 -m training.train_grader …``.
 """
 
 import argparse
+import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,13 +23,17 @@ from kneeoa.detection.detector import Detector
 from kneeoa.grading.network import JointGrader, build_network
 from kneeoa.grading.patches import Preprocessing
 from kneeoa.tasks import TASKS
-from kneeoa.weights import WeightsError, save_weights
-from training.config import read_config
+from kneeoa.weights import WeightsError, read_weights, save_weights
+from training.config import ConfigError, read_config
 from training.data.joints import Source, phantom_joints, real_joints
-from training.data.knee_kl import read_knee_kl
+from training.data.knee_kl import DataError, check_people, read_knee_kl
+from training.evaluate import WEIGHTS
 from training.grader_module import GraderConfig, GraderModule
+from training.lesions import lesion_joints, substrates
+from training.report import draw_log
 
 SYNTHETIC = "synthetic labels: phantoms"
+DRAWN = SYNTHETIC + ", and lesions drawn into real knees of KL 0–1"
 
 
 def train(
@@ -37,11 +44,15 @@ def train(
     seed: int,
     init: Path | None = None,
     learned_from: str = "real labels",
+    lesions: Source = (),
 ) -> Path:
-    """Run or resume; returns the weights file. Without real knees the phantoms carry all eight labels."""
+    """Run or resume; returns the weights file. Without real knees the phantoms carry all eight labels.
+
+    ``lesions`` are synthetic knees to draw from besides the config's phantoms.
+    """
     seed_everything(seed, workers=True, verbose=False)
     out.mkdir(parents=True, exist_ok=True)
-    synthetic = phantom_joints(config.phantoms, seed, all_labels=real is None)
+    synthetic = [*phantom_joints(config.phantoms, seed, all_labels=real is None), *lesions]
     network = build_network(**config.architecture)
     if init:
         start_from(network, init)
@@ -52,6 +63,8 @@ def train(
     trainer = Trainer(
         max_epochs=config.epochs,
         precision=config.precision,  # type: ignore[arg-type]
+        devices=int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or "auto",  # torchrun's processes; on CPUs auto means one
+        strategy="ddp_find_unused_parameters_true" if "LOCAL_WORLD_SIZE" in os.environ else "auto",  # some lack a task
         callbacks=callbacks,
         logger=[TensorBoardLogger(out, "", "tensorboard"), CSVLogger(out, "", "log")],
         gradient_clip_val=config.clip,
@@ -61,12 +74,19 @@ def train(
         log_every_n_steps=20,
     )
     last = out / "last.ckpt"
+    if len(module.real) < config.batch:
+        raise ConfigError(f"batch: {config.batch} is more than the {len(module.real)} knees there are to train on")
     trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
+    weights = out / "grader.safetensors"
+    if not trainer.is_global_zero:
+        return weights
     # The checkpoint holds the averaged weights; a run that was finished before leaves the others in the module.
     module.load_state_dict(torch.load(last, weights_only=True)["state_dict"])
+    draw_log(out / "log/metrics.csv").savefig(out / "training.png", dpi=110)
     labelled = {name for joint in real or () for name in joint.grades}
-    provenance = {task.name: learned_from if task.name in labelled else SYNTHETIC for task in TASKS}
-    return export(network, config, provenance, out / "grader.safetensors")
+    synthetic_source = DRAWN if lesions else SYNTHETIC
+    provenance = {task.name: learned_from if task.name in labelled else synthetic_source for task in TASKS}
+    return export(network, config, provenance, weights)
 
 
 def start_from(network: JointGrader, path: Path) -> None:
@@ -75,10 +95,17 @@ def start_from(network: JointGrader, path: Path) -> None:
     Raises
     ------
     WeightsError
-        If they do not fit.
+        If they do not fit the architecture, or were trained on joints prepared in another way; the patch may differ.
     """
+    if not path.is_file():
+        raise WeightsError(f"there is no {path}")
     tensors = load_state_dict(str(path), weights_only=True)
     whole = any(name.startswith("backbone.") for name in tensors)
+    if whole and path.suffix == ".safetensors":
+        theirs = read_weights(path, "grader").metadata["preprocessing"]
+        mine = json.loads(json.dumps(asdict(Preprocessing(patch=theirs.get("patch", 0)))))
+        if differing := sorted(name for name in mine | theirs if mine.get(name) != theirs.get(name)):
+            raise WeightsError(f"{path} was trained on joints prepared differently: {', '.join(differing)}")
     kept = {name: value.float() for name, value in tensors.items() if whole or not name.startswith("fc.")}
     try:
         (network if whole else network.backbone).load_state_dict(kept)
@@ -102,19 +129,35 @@ def export(network: JointGrader, config: GraderConfig, provenance: dict[str, str
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, help="folder in the form of the public KL set; phantoms alone without it")
-    parser.add_argument("--detector", type=Path, help="detector weights: finds the key points of the crops")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", help="folders in the form of the public KL set; else phantoms alone"
+    )
+    parser.add_argument("--detector", type=Path, default=WEIGHTS / "detector.safetensors", help="finds the key points")
     parser.add_argument("--init", type=Path, help="weights to start from: an earlier grader's, or a timm backbone's")
     parser.add_argument("--config", type=Path, default=Path(__file__).parent / "configs/best/siamese.yaml")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--per-knee", action="store_true", help="people may be in train and val, as in the paper's split"
+    )
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
-    config, sources = read_config(GraderConfig, given.config), [None, None]
-    if given.data:
-        cascade = Detector.from_file(given.detector).cascade
-        for i, split in enumerate(("train", "val")):
-            sources[i] = real_joints(read_knee_kl(given.data, split), cascade)
-    print(train(*sources, config, given.out, given.seed, given.init))
+    real, held_out, lesions = None, None, []
+    try:
+        config = read_config(GraderConfig, given.config)
+        if given.data:
+            cascade = Detector.from_file(given.detector).cascade
+            parts = [
+                [knee for folder in given.data for knee in read_knee_kl(folder, part)] for part in ("train", "val")
+            ]
+            if not given.per_knee:
+                check_people(*parts)
+            real, held_out = (real_joints(part, cascade) for part in parts)
+            if config.lesions:
+                drawn_into = substrates(parts[0], cascade, config.lesions // 8, given.seed)
+                lesions = lesion_joints(drawn_into, config.lesions, given.seed)
+        print(train(real, held_out, config, given.out, given.seed, given.init, lesions=lesions))
+    except (ConfigError, DataError, WeightsError) as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

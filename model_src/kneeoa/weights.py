@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -58,13 +58,16 @@ def read_weights(path: Path, kind: str) -> Weights:
     Raises
     ------
     WeightsError
-        If it is no kneeoa weights file or of another kind.
+        If it cannot be read, is no kneeoa weights file or one of another kind.
     """
-    with safe_open(path, framework="pt") as file:
-        text = (file.metadata() or {}).get("kneeoa")
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("kneeoa")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+    except (OSError, SafetensorError):
+        raise WeightsError(f"cannot read {path.name} as a safetensors file") from None
     if text is None:
-        raise WeightsError(f"{path.name} carries no kneeoa metadata; export it with training/export.py")
+        raise WeightsError(f"{path.name} carries no kneeoa metadata; train_grader and train_detector write it")
     metadata = json.loads(text)
     if metadata["kind"] != kind:
         raise WeightsError(f"{path.name} holds a {metadata['kind']}, expected a {kind}")

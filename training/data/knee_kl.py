@@ -1,12 +1,13 @@
 """Folders in the form of the public knee-KL set (Chen 2018, doi:10.17632/56rmx5bjcr.1) with registered KNEEL landmarks.
 
 ``labels.csv`` has one row a knee: file, any of the eight tasks by name (``kl``, ``jsn_l`` …), and optionally split,
-subject, side (R or L) and inverted (1 where the file shows bones dark). ``landmarks.csv``, also optional: file, fit_score,
-mm_per_px, then t0x … f6y in crop pixels. The crops show one knee joint each. Bones are returned bright.
+subject, cohort, side (R or L) and inverted (1 where the file shows bones dark). ``landmarks.csv``, also optional: file,
+fit_score, mm_per_px, then t0x … f6y in crop pixels. The crops show one knee joint each. Bones are returned bright.
 """
 
 import csv
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +41,7 @@ class Knee:
     side: Laterality
     grades: Mapping[str, int]
     inverted: bool
+    cohort: str = ""
     key_points: KeyPoints | None = None
     fit_score: float = 0.0
     mm_per_px: float | None = None
@@ -75,6 +77,10 @@ def read_knee_kl(root: Path, split: str | None) -> list[Knee]:
     landmarks = (
         {row["file"]: row for row in _table(root / "landmarks.csv")} if (root / "landmarks.csv").exists() else {}
     )
+    if doubled := [name for name, number in Counter(row["file"] for row in rows).items() if number > 1]:
+        raise DataError(
+            f"{root / 'labels.csv'} has {len(doubled)} files twice, {doubled[0]} for one; give each knee one row"
+        )
     knees = []
     for line, row in enumerate(rows, start=2):
         if split is not None and row.get("split", split) != split:
@@ -98,6 +104,7 @@ def read_knee_kl(root: Path, split: str | None) -> list[Knee]:
                 side=Laterality(row["side"]) if row.get("side") else Laterality.UNKNOWN,
                 grades=known,
                 inverted=row.get("inverted") == "1",
+                cohort=row.get("cohort") or "",
                 key_points=None if points is None else KeyPoints.from_array(points[SIX]),
                 fit_score=float(mark["fit_score"]) if mark else 0.0,
                 mm_per_px=float(mark["mm_per_px"]) if mark else None,
@@ -107,6 +114,14 @@ def read_knee_kl(root: Path, split: str | None) -> list[Knee]:
     if not knees:
         raise DataError(f"{root / 'labels.csv'} has no knee of the split {split!r}")
     return knees
+
+
+def check_people(train: Iterable[Knee], held_out: Iterable[Knee]) -> None:
+    """Raise DataError where somebody is in both parts: what is measured on acquaintances flatters."""
+    if shared := {knee.subject for knee in train} & {knee.subject for knee in held_out}:
+        raise DataError(
+            f"{len(shared)} subjects are in train and in the held-out part; keep each in one (or say --per-knee)"
+        )
 
 
 def _table(path: Path) -> list[dict[str, str]]:
@@ -126,8 +141,5 @@ def _grade(text: str, grades: int, where: str) -> int | None:
 
 
 def knee_kl_manifest(root: Path) -> pd.DataFrame:
-    """The set as a manifest with its published split.
-
-    A manifest does not say which crops are inverted: whoever reads them decides polarity as serving does.
-    """
+    """The set as a manifest with its published split; polarity is left to whoever reads the files."""
     return read_table(root / "labels.csv", "KNEE_KL", visit="V00", rename={"file": "path"}, ignore=("inverted",))

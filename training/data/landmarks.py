@@ -12,6 +12,7 @@ from training.data.knee_kl import SIX, Knee
 GOOD_FIT = 2.2  # registration score from which the landmarks of a knee are used
 MEAN_W_MM = 79.9  # of 748 OAI knees; where a crop's scale is unknown
 TIBIA, FEMUR = slice(0, 9), slice(9, 16)
+LOADED = {"JSN_L": (0.10, 0.26), "JSN_M": (0.75, 0.91)}  # where joint space is measured, share of the plateau's width
 
 
 def mirrored_landmarks(landmarks: np.ndarray, width: float) -> np.ndarray:
@@ -26,6 +27,19 @@ def as_right(knee: Knee) -> tuple[np.ndarray, np.ndarray]:
     if knee.side is Laterality.LEFT:
         return np.ascontiguousarray(image[:, ::-1]), mirrored_landmarks(landmarks, image.shape[1])
     return image, landmarks
+
+
+def joint_space_mm(knee: Knee) -> tuple[float, float] | None:
+    """Mean lateral and medial joint-space width in mm, where radiographs are read for it; None without landmarks."""
+    if knee.landmarks is None or knee.mm_per_px is None:
+        return None
+    points = as_right(knee)[1]
+    tibia, femur = points[TIBIA], points[FEMUR]
+    shares = np.stack([np.linspace(*LOADED[name], 8) for name in ("JSN_L", "JSN_M")])
+    x = tibia[0, 0] + shares * (tibia[-1, 0] - tibia[0, 0])
+    widths = np.interp(x, *tibia.T) - np.interp(x, *femur.T)
+    lateral, medial = (knee.mm_per_px * widths.mean(axis=1)).tolist()
+    return lateral, medial
 
 
 def landmark_transfer(knees: Sequence[Knee]) -> Callable[[KeyPoints], np.ndarray]:

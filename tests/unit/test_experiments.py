@@ -1,0 +1,153 @@
+"""From a manifest of films to crops, and experiments on a folder of them: training, ablation, synthetic sets."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import yaml
+
+from kneeoa.grading.network import build_network
+from kneeoa.tasks import TASKS, Laterality
+from kneeoa.weights import save_weights
+from tests.conftest import ROOT
+from training.ablate import STEPS
+from training.ablate import main as ablate
+from training.cut_crops import main as cut_crops
+from training.data.knee_kl import read_knee_kl
+from training.data.manifest import as_manifest, write_manifest
+from training.evaluate import main as evaluate
+from training.make_synthetic import main as make_synthetic
+from training.phantom import draw_film
+from training.store import to_dicom
+from training.train_grader import main as train_grader
+
+TINY = str(ROOT / "training/configs/tiny.yaml")
+
+
+@pytest.fixture
+def films(tmp_path, rng):
+    """A manifest of two phantom films with two knees each, of which one shows no knee at all."""
+    rows = []
+    for number in range(2):
+        film = draw_film(rng, spacing_mm=0.5)
+        (tmp_path / f"{number}.dcm").write_bytes(to_dicom(film, monochrome1=bool(number)))
+        rows += [
+            {"cohort": "OAI", "subject": f"900000{number}", "side": k.side.value, "visit": "V00", "kind": "film"}
+            | {"path": f"{number}.dcm", "split": ("train", "val")[number]}
+            | {t.name: k.grades[t.name] for t in TASKS}
+            for k in film.knees
+        ]
+    rows.append(rows[-1] | {"subject": "9000009", "path": "blank.dcm"})
+    film = draw_film(rng, spacing_mm=0.5)
+    film.pixels[:, film.pixels.shape[1] // 2 :] *= 0
+    (tmp_path / "blank.dcm").write_bytes(to_dicom(film))
+    write_manifest(as_manifest(pd.DataFrame(rows)), tmp_path / "manifest.parquet")
+    return tmp_path
+
+
+def test_a_manifest_of_films_becomes_a_folder_to_train_on(films, tmp_path, capsys):
+    out, call = tmp_path / "crops", [str(films / "manifest.parquet"), "--data", str(films), "--workers", "1"]
+
+    cut_crops([*call, "--out", str(out)])
+
+    knees = read_knee_kl(out, None)
+    assert [(k.subject, k.side, k.cohort) for k in knees] == [
+        (subject, side, "OAI") for subject in ("9000000", "9000001") for side in (Laterality.RIGHT, Laterality.LEFT)
+    ]
+    assert all(set(k.grades) == {t.name for t in TASKS} for k in knees)
+    assert not any(k.subject in k.name for k in knees)
+    assert "4 of 5 knees" in capsys.readouterr().out
+    with open(out / "left_out.csv", newline="") as file:
+        assert [row["manifest_row"] for row in csv.DictReader(file)] == ["4"]
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*.png")}
+    cut_crops([*call, "--out", str(out)])
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*.png")} == before
+    evaluate(["--data", str(out), "--split", "val", "--out", str(tmp_path / "e")])
+    assert "Wang et al. 2021 on OAI" in (tmp_path / "e/report.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def knees(tmp_path_factory):
+    """Twelve phantom crops to learn from and four held out."""
+    out = tmp_path_factory.mktemp("phantoms")
+    make_synthetic(["--number", "16", "--style", "train", "--out", str(out)])
+    labels = pd.read_csv(out / "labels.csv").assign(split=["train"] * 12 + ["val"] * 4, subject=range(16))
+    labels.to_csv(out / "labels.csv", index=False)
+    return out
+
+
+def test_the_ablation_trains_each_network_and_writes_the_table(knees, tmp_path):
+    ablate(["--data", str(knees), "--config", TINY, "--out", str(tmp_path)])
+
+    found = json.loads((tmp_path / "ablation.json").read_text())
+    assert list(found) == [*STEPS, "ensemble"]
+    assert [("OA" in metrics) for metrics in found.values()] == [False, False, True, True, True]
+    assert all(metrics["KL"]["n"] == 4 for metrics in found.values())
+    assert "| + gate |" in (tmp_path / "ablation.md").read_text()
+
+
+def test_two_processes_train_one_network(knees, tmp_path):
+    command = ["-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "training.train_grader"]
+    options = ["--data", str(knees), "--config", TINY, "--out", str(tmp_path)]
+
+    done = subprocess.run([sys.executable, *command, *options], cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "grader.safetensors").exists()
+    assert (tmp_path / "training.png").exists()
+
+
+def faulty(path, **changes):
+    path.write_text(yaml.safe_dump(yaml.safe_load((ROOT / "training/configs/tiny.yaml").read_text()) | changes))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "fault", ["leak", "small", "key", "architecture", "preprocessing", "twice", "unreadable", "grade"]
+)
+def test_what_cannot_be_trained_on_is_told_before_training(fault, knees, tmp_path, capsys):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for image in knees.glob("*.png"):
+        (folder / image.name).symlink_to(image)
+    labels = pd.read_csv(knees / "labels.csv")
+    config, init, told = TINY, [], {"leak": "1 subjects are in train", "twice": "twice", "unreadable": "cannot read"}
+    if fault == "leak":
+        labels.loc[15, "subject"] = 0
+    elif fault == "twice":
+        labels.loc[1, "file"] = labels.loc[0, "file"]
+    elif fault == "unreadable":
+        (folder / labels.loc[3, "file"]).unlink()
+        (folder / labels.loc[3, "file"]).write_bytes(b"not an image")
+    elif fault == "grade":
+        labels.loc[2, "KL"] = 7
+    elif fault == "small":
+        config = faulty(tmp_path / "c.yaml", batch=64)
+    elif fault == "key":
+        config = faulty(tmp_path / "c.yaml", learning_rate=1)
+    else:
+        network = build_network(gate="scalar" if fault == "architecture" else "vector")
+        stored = {"contrast": "none", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "mirror_left": True}
+        if fault == "architecture":
+            stored["contrast"] = "equalize"
+        metadata = {"kind": "grader", "version": "0", "preprocessing": stored | {"patch": 32}}
+        save_weights(tmp_path / "w.safetensors", network.state_dict(), metadata)
+        init = ["--init", str(tmp_path / "w.safetensors")]
+    labels.to_csv(folder / "labels.csv", index=False)
+    told |= {"small": "more than the 12 knees", "key": "learning_rate", "architecture": "does not fit"}
+    told |= {"preprocessing": "prepared differently: contrast", "grade": "one of 0 … 4"}
+
+    with pytest.raises(SystemExit):
+        train_grader(["--data", str(folder), "--config", config, "--out", str(tmp_path / "run"), *init])
+
+    assert told[fault] in capsys.readouterr().err
+    assert not (tmp_path / "run/last.ckpt").exists()
+
+
+def test_lesions_drawn_into_real_knees_are_a_folder_to_evaluate_on(knee_kl, tmp_path):
+    make_synthetic(["--data", str(knee_kl), "--number", "4", "--out", str(tmp_path)])
+
+    assert [set(k.grades) for k in read_knee_kl(tmp_path, "val")] == [{"JSN_L", "JSN_M", "FL", "FM", "TL", "TM"}] * 4

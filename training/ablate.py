@@ -1,0 +1,91 @@
+"""The paper's ablation on whatever data it is given: whole joint → + Siamese → + OA task → + gate, and the ensemble.
+
+Trains the four networks with one configuration and one seed, measures them on the held-out part and writes ablation.md and
+ablation.json. Each run lies in a folder of its own under ``--out`` and goes on where it stopped.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kneeoa.detection.detector import Detector
+from kneeoa.grading.grader import Grader
+from kneeoa.messages import DISCLAIMER
+from kneeoa.tasks import OA, TASKS
+from kneeoa.weights import WeightsError
+from training.config import ConfigError, read_config
+from training.data.joints import real_joints
+from training.data.knee_kl import DataError, check_people, read_knee_kl
+from training.evaluate import WEIGHTS, grade_crops, measure
+from training.grader_module import GraderConfig
+from training.train_grader import train
+
+WITHOUT_OA = [task.name for task in TASKS if task is not OA]
+STEPS: dict[str, dict[str, Any]] = {
+    "whole joint": {"network": "whole", "tasks": WITHOUT_OA},
+    "+ Siamese": {"network": "siamese", "gate": "none", "tasks": WITHOUT_OA},
+    "+ OA task": {"network": "siamese", "gate": "none"},
+    "+ gate": {"network": "siamese", "gate": "vector"},
+}
+ENSEMBLE = ("whole joint", "+ gate")
+
+
+def table(found: dict[str, dict[str, dict[str, Any]]], metric: str) -> list[str]:
+    """Markdown: a row a network, a column a task."""
+    names = [
+        t.name for t in TASKS if any(t.name in metrics and metric in metrics[t.name] for metrics in found.values())
+    ]
+    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for step, metrics in found.items():
+        cells = [metrics.get(name, {}).get(metric) for name in names]
+        lines.append(f"| {step} | " + " | ".join("–" if cell is None else str(cell) for cell in cells) + " |")
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder in the form of the public KL set")
+    parser.add_argument("--split", default="val", help="the part to measure on")
+    parser.add_argument("--config", type=Path, default=Path(__file__).parent / "configs/paper/siamese.yaml")
+    parser.add_argument("--init", type=Path, help="a timm backbone's weights to start each network from")
+    parser.add_argument("--per-knee", action="store_true", help="people may be in both parts, as in the paper's split")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    detector = Detector.from_file(WEIGHTS / "detector.safetensors")
+    graders = {}
+    try:
+        config = read_config(GraderConfig, given.config)
+        learn, held_out = (read_knee_kl(given.data, part) for part in ("train", given.split))
+        if not given.per_knee:
+            check_people(learn, held_out)
+        joints = [real_joints(part, detector.cascade) for part in (learn, held_out)]
+        for number, (step, changes) in enumerate(STEPS.items()):
+            architecture = changes | {"dropout": config.architecture.get("dropout", 0.5)}
+            own = replace(config, architecture=architecture)
+            weights = train(*joints, own, given.out / f"{number}", given.seed, given.init)
+            graders[step] = Grader.from_file(weights)
+    except (ConfigError, DataError, WeightsError) as error:
+        parser.error(str(error))
+    chosen = {step: [grader] for step, grader in graders.items()} | {"ensemble": [graders[s] for s in ENSEMBLE]}
+    found = {
+        step: measure(grade_crops(held_out, detector, *members), TASKS, given.seed)[0]
+        for step, members in chosen.items()
+    }
+    (given.out / "ablation.json").write_text(json.dumps(found, indent=2) + "\n")
+    lines = [
+        "# Ablation",
+        "",
+        f"{given.data.resolve().name}: {len(learn)} knees to learn from, {len(held_out)} held out.",
+    ]
+    for title, metric in (("Top-1", "top1"), ("Top ± 1", "top1_pm1"), ("Quadratic κ", "kappa_quadratic")):
+        lines += ["", f"## {title}", "", *table(found, metric)]
+    (given.out / "ablation.md").write_text("\n".join([*lines, "", DISCLAIMER, ""]))
+    print((given.out / "ablation.md").read_text())
+
+
+if __name__ == "__main__":
+    main()
