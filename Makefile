@@ -57,14 +57,14 @@ train-detector: setup  ## DATA=folder in the form of the public KL set [INIT=wei
 	@$(BIN)/python -m training.train_detector --out runs/detector $(call given,data init config seed)
 
 train-grader: setup  ## DATA="folder …" [INIT=weights] [CONFIG=yaml] [SEED=0]; stops and resumes by epoch
-	@$(BIN)/python -m training.train_grader --out $(or $(OUT),runs/grader) $(call given,data init config seed)
+	@$(BIN)/python -m training.train_grader --out $(or $(OUT),runs/grader) $(if $(PER_KNEE),--per-knee) $(call given,data init config seed)
 
 finish-grader: setup  ## DATA=folder: fit the compartment heads of runs/grader to synthetic lesions, calibrate, keep as weights
 	@$(BIN)/python -m training.fit_heads --grader runs/grader/grader.safetensors --out runs/grader/heads.safetensors $(call given,data seed)
 	@$(BIN)/python -m training.calibrate --grader runs/grader/heads.safetensors --out $(WEIGHTS)/grader.safetensors $(call given,data)
 
 ablation: setup  ## DATA=folder [CONFIG=yaml] [INIT=weights] [SPLIT=val]: the paper's table, and the ensemble
-	@$(BIN)/python -m training.ablate --out $(or $(OUT),runs/ablation) $(call given,data split config init seed)
+	@$(BIN)/python -m training.ablate --out $(or $(OUT),runs/ablation) $(if $(PER_KNEE),--per-knee) $(call given,data split config init seed)
 
 evaluate: setup  ## DATA=folder [SPLIT=val] [OUT=runs/evaluation] [TASKS=KL,…] [GRADER="a b"]: metrics.json, predictions.csv, report.md
 	@$(BIN)/python -m training.evaluate --out $(or $(OUT),runs/evaluation) $(call given,data split tasks grader detector seed)

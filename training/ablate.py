@@ -18,7 +18,7 @@ from kneeoa.tasks import OA, TASKS
 from kneeoa.weights import WeightsError
 from training.config import ConfigError, read_config
 from training.data.joints import real_joints
-from training.data.knee_kl import DataError, check_people, read_knee_kl
+from training.data.knee_kl import DataError, read_parts
 from training.evaluate import WEIGHTS, grade_crops, measure
 from training.grader_module import GraderConfig
 from training.train_grader import train
@@ -47,7 +47,7 @@ def table(found: dict[str, dict[str, dict[str, Any]]], metric: str) -> list[str]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder in the form of the public KL set")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders in the form of the public KL set")
     parser.add_argument("--split", default="val", help="the part to measure on")
     parser.add_argument("--config", type=Path, default=Path(__file__).parent / "configs/paper/siamese.yaml")
     parser.add_argument("--init", type=Path, help="a timm backbone's weights to start each network from")
@@ -59,9 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     graders = {}
     try:
         config = read_config(GraderConfig, given.config)
-        learn, held_out = (read_knee_kl(given.data, part) for part in ("train", given.split))
-        if not given.per_knee:
-            check_people(learn, held_out)
+        learn, held_out = read_parts(given.data, given.split, given.per_knee)
         joints = [real_joints(part, detector.cascade) for part in (learn, held_out)]
         for number, (step, changes) in enumerate(STEPS.items()):
             architecture = changes | {"dropout": config.architecture.get("dropout", 0.5)}
@@ -79,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lines = [
         "# Ablation",
         "",
-        f"{given.data.resolve().name}: {len(learn)} knees to learn from, {len(held_out)} held out.",
+        f"{len(learn)} knees to learn from, {len(held_out)} held out.",
     ]
     for title, metric in (("Top-1", "top1"), ("Top ± 1", "top1_pm1"), ("Quadratic κ", "kappa_quadratic")):
         lines += ["", f"## {title}", "", *table(found, metric)]

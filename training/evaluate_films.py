@@ -1,6 +1,7 @@
-"""Measures the shipped weights on whole films composed from val knees, from DICOM bytes on; writes films.json.
+"""Measures the shipped weights on whole films, composed from val knees and drawn as phantoms, from DICOM bytes on.
 
 The same knees are measured as crops beside it, so that what the workflow costs can be told from what the grader can.
+Writes films.json.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from training.data.views import pairs
 from training.evaluate import WEIGHTS, error_in_w, grade_crops, labelled
 from training.films import Film, compose
 from training.metrics import grade_metrics
+from training.phantom import draw_film
 from training.store import to_dicom
 
 
@@ -56,7 +58,7 @@ def composed_films(data: Path, number: int, seed: int, detector: Detector | None
     return [
         ComposedFilm(
             compose(rng, pair, truth),
-            {"monochrome1": bool(rng.integers(2)), "bits": int(rng.choice([8, 10, 12, 14, 16]))},
+            _storage(rng),
             i < number // 4,
             tuple(pair),
         )
@@ -64,28 +66,44 @@ def composed_films(data: Path, number: int, seed: int, detector: Detector | None
     ]
 
 
+def phantom_films(number: int, seed: int) -> list[ComposedFilm]:
+    """Films of phantom knees in the held-out style, stored as `composed_films` are."""
+    rng = np.random.default_rng(seed)
+    return [ComposedFilm(draw_film(rng, style="test"), _storage(rng), True, ()) for _ in range(number)]
+
+
+def _storage(rng: np.random.Generator) -> dict[str, Any]:
+    return {"monochrome1": bool(rng.integers(2)), "bits": int(rng.choice([8, 10, 12, 14, 16]))}
+
+
 def grade_films(films: Sequence[ComposedFilm], replies: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Found share (IoU ≥ 0.5), key-point error of landmarked films, KL metrics of the others' graded knees."""
-    found, errors, labels, probabilities = [], [], [], []
+    """Found share (IoU ≥ 0.5); IoU and key-point error of landmarked films; KL metrics of the others' graded knees."""
+    found, ious, errors, labels, probabilities = [], [], [], [], []
     for film, reply in zip(films, replies, strict=True):
         for truth, knee in zip(film.film.knees, reply["knees"], strict=True):
             graded = knee["status"] == "graded"
-            found.append(graded and Box(*knee["box"]).iou(truth.box) >= 0.5)
+            iou = Box(*knee["box"]).iou(truth.box) if graded else 0.0
+            found.append(iou >= 0.5)
             if not graded:
                 continue
             if film.landmarked:
                 points = KeyPoints.from_array([knee["key_points"][k] for k in KEY_POINTS])
-                errors.append(error_in_w(points, truth.key_points))
+                error = error_in_w(points, truth.key_points)
+                errors.append((100 * error, error * truth.key_points.width * film.film.spacing_mm))
+                ious.append(iou)
             else:
                 labels.append(truth.grades["KL"])
                 probabilities.append(knee["grades"]["KL"]["probabilities"])
-    return {
+    percent, mm = np.mean(errors, axis=0)
+    result: dict[str, Any] = {
         "films": len(films),
         "knees": len(found),
         "found": round(float(np.mean(found)), 4),
-        "key_point_error_percent_of_w": round(100 * float(np.mean(errors)), 2),
-        "KL": grade_metrics(np.array(labels), np.array(probabilities)),
+        "iou": round(float(np.mean(ious)), 4),
+        "key_point_error_percent_of_w": round(float(percent), 2),
+        "key_point_error_mm": round(float(mm), 2),
     }
+    return result | ({"KL": grade_metrics(np.array(labels), np.array(probabilities))} if labels else {})
 
 
 def reply_to(data: bytes, detector: Detector, grader: Grader) -> dict[str, Any]:
@@ -107,11 +125,16 @@ def main() -> None:
     arguments = parser.parse_args()
     detector = Detector.from_file(WEIGHTS / "detector.safetensors")
     grader = Grader.from_file(WEIGHTS / "grader.safetensors")
+
+    def measured(films: Sequence[ComposedFilm]) -> dict[str, Any]:
+        bar = tqdm(films, unit="film", disable=None)
+        return grade_films(films, [reply_to(to_dicom(film.film, **film.stored), detector, grader) for film in bar])
+
     films = composed_films(arguments.data, arguments.films, arguments.seed, detector)
-    replies = [reply_to(to_dicom(film.film, **film.stored), detector, grader) for film in tqdm(films, unit="film")]
     knees = [knee for film in films if not film.landmarked for knee in film.knees]
-    result = grade_films(films, replies)
+    result = measured(films)
     result["KL_of_the_same_knees_as_crops"] = grade_metrics(*labelled(grade_crops(knees, detector, grader), KL)[:2])
+    result["phantoms"] = measured(phantom_films(arguments.films, arguments.seed))
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "films.json").write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))

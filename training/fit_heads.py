@@ -22,8 +22,7 @@ from training.data.joints import UNLABELLED, JointDataset, Source, phantom_joint
 from training.data.knee_kl import read_knee_kl
 from training.evaluate import WEIGHTS
 from training.lesions import lesion_joints, substrates
-
-PROVENANCE = "synthetic labels: phantoms, and lesions drawn into real knees of KL 0–1"
+from training.train_grader import DRAWN
 
 
 @torch.inference_mode()
@@ -74,7 +73,7 @@ def main() -> None:
     knees = substrates(read_knee_kl(given.data, "train"), detector.cascade, given.more_knees, given.seed)
     drawn = [*phantom_joints(given.phantoms, given.seed), *lesion_joints(knees, given.lesions, given.seed)]
     fit(grader.network.heads, *features_of(grader, drawn, given.seed), given.steps)
-    provenance = weights.metadata["provenance"] | {task.name: PROVENANCE for task in COMPARTMENT_TASKS}
+    provenance = weights.metadata["provenance"] | {task.name: DRAWN for task in COMPARTMENT_TASKS}
     save_weights(given.out, grader.network.state_dict(), weights.metadata | {"provenance": provenance})
     print(given.out)
 

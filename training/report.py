@@ -87,11 +87,13 @@ def write_report(
     lines = ["# Evaluation", "", *(f"- {name}: {value}" for name, value in facts.items()), ""]
     lines += ["| task | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
     for name, found in metrics.items():
-        cells = [str(found.get(key, "–")) for key in COLUMNS]
+        cells = ["–" if found.get(key) is None else str(found[key]) for key in COLUMNS]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     lines += ["", "95 % intervals, bootstrapped by subject:", ""]
     for name, found in metrics.items():
-        ranges = ", ".join(f"{COLUMNS[key]} {low} … {high}" for key, (low, high) in found["ci95"].items())
+        ranges = ", ".join(
+            f"{COLUMNS[key]} {low} … {high}" for key, (low, high) in found["ci95"].items() if low is not None
+        )
         lines.append(f"- {name}: {ranges}")
     if theirs := yaml.safe_load(PAPER.read_text()).get(cohort):
         lines += ["", f"Wang et al. 2021 on {cohort} (another split of it, ImageNet weights to start from), top-1:", ""]

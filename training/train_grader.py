@@ -26,7 +26,7 @@ from kneeoa.tasks import TASKS
 from kneeoa.weights import WeightsError, read_weights, save_weights
 from training.config import ConfigError, read_config
 from training.data.joints import Source, phantom_joints, real_joints
-from training.data.knee_kl import DataError, check_people, read_knee_kl
+from training.data.knee_kl import DataError, read_parts
 from training.evaluate import WEIGHTS
 from training.grader_module import GraderConfig, GraderModule
 from training.lesions import lesion_joints, substrates
@@ -146,11 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = read_config(GraderConfig, given.config)
         if given.data:
             cascade = Detector.from_file(given.detector).cascade
-            parts = [
-                [knee for folder in given.data for knee in read_knee_kl(folder, part)] for part in ("train", "val")
-            ]
-            if not given.per_knee:
-                check_people(*parts)
+            parts = read_parts(given.data, "val", given.per_knee)
             real, held_out = (real_joints(part, cascade) for part in parts)
             if config.lesions:
                 drawn_into = substrates(parts[0], cascade, config.lesions // 8, given.seed)

@@ -47,7 +47,8 @@ def test_evaluate_writes_metrics_predictions_and_a_report(folder, tmp_path):
     metrics = json.loads((out / "metrics.json").read_text())
     with open(out / "predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(metrics) == ["KL", "OA", "FL", "detection"]
+    assert list(metrics) == ["KL", "OA", "FL", "detection", "agreement"]
+    assert metrics["agreement"]["osteophytes_vs_KL"]["n"] == 4
     assert [metrics[name]["n"] for name in ("KL", "OA", "FL")] == [4, 4, 3]
     assert {"top1", "top1_pm1", "kappa_quadratic", "kappa", "mse", "ece", "ci95"} <= set(metrics["KL"])
     assert metrics["detection"]["n"] == 2

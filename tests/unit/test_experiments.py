@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from kneeoa.detection.detector import Detector
+from kneeoa.grading.grader import Grader
 from kneeoa.grading.network import build_network
 from kneeoa.tasks import TASKS, Laterality
 from kneeoa.weights import save_weights
@@ -18,7 +20,9 @@ from training.ablate import main as ablate
 from training.cut_crops import main as cut_crops
 from training.data.knee_kl import read_knee_kl
 from training.data.manifest import as_manifest, write_manifest
+from training.evaluate import WEIGHTS
 from training.evaluate import main as evaluate
+from training.evaluate_films import grade_films, phantom_films, reply_to
 from training.make_synthetic import main as make_synthetic
 from training.phantom import draw_film
 from training.store import to_dicom
@@ -145,6 +149,21 @@ def test_what_cannot_be_trained_on_is_told_before_training(fault, knees, tmp_pat
 
     assert told[fault] in capsys.readouterr().err
     assert not (tmp_path / "run/last.ckpt").exists()
+
+
+def test_phantom_films_are_measured_from_their_bytes_on():
+    (film,) = films = phantom_films(1, seed=0)
+    detector, grader = (
+        Detector.from_file(WEIGHTS / "detector.safetensors"),
+        Grader.from_file(WEIGHTS / "grader.safetensors"),
+    )
+
+    result = grade_films(films, [reply_to(to_dicom(film.film, **film.stored), detector, grader)])
+
+    assert (result["knees"], result["found"]) == (2, 1.0)
+    assert result["iou"] > 0.7
+    assert result["key_point_error_percent_of_w"] < 8
+    assert "KL" not in result
 
 
 def test_lesions_drawn_into_real_knees_are_a_folder_to_evaluate_on(knee_kl, tmp_path):

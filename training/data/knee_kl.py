@@ -7,7 +7,7 @@ fit_score, mm_per_px, then t0x … f6y in crop pixels. The crops show one knee j
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -116,12 +116,18 @@ def read_knee_kl(root: Path, split: str | None) -> list[Knee]:
     return knees
 
 
-def check_people(train: Iterable[Knee], held_out: Iterable[Knee]) -> None:
-    """Raise DataError where somebody is in both parts: what is measured on acquaintances flatters."""
-    if shared := {knee.subject for knee in train} & {knee.subject for knee in held_out}:
+def read_parts(roots: Sequence[Path], held_out: str, per_knee: bool = False) -> tuple[list[Knee], list[Knee]]:
+    """The train part and a held-out one of one or several folders.
+
+    Raises DataError as `read_knee_kl` does, and unless ``per_knee`` where somebody is in both parts: what is measured on
+    acquaintances flatters.
+    """
+    learn, judge = ([knee for root in roots for knee in read_knee_kl(root, part)] for part in ("train", held_out))
+    if not per_knee and (shared := {knee.subject for knee in learn} & {knee.subject for knee in judge}):
         raise DataError(
-            f"{len(shared)} subjects are in train and in the held-out part; keep each in one (or say --per-knee)"
+            f"{len(shared)} subjects are in train and in {held_out}; keep each in one part, or train per knee"
         )
+    return learn, judge
 
 
 def _table(path: Path) -> list[dict[str, str]]:
