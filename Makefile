@@ -57,7 +57,7 @@ train-detector: setup  ## DATA=folder in the form of the public KL set [INIT=wei
 	@$(BIN)/python -m training.train_detector --out runs/detector $(call given,data init config seed)
 
 train-grader: setup  ## DATA="folder …" [INIT=weights] [CONFIG=yaml] [SEED=0]; stops and resumes by epoch
-	@$(BIN)/python -m training.train_grader --out $(or $(OUT),runs/grader) $(if $(PER_KNEE),--per-knee) $(call given,data init config seed)
+	@$(BIN)/python -m training.train_grader --out $(or $(OUT),runs/grader) $(if $(PER_KNEE),--per-knee) $(if $(SOURCE),--source "$(SOURCE)") $(call given,data init config seed)
 
 finish-grader: setup  ## DATA=folder: fit the compartment heads of runs/grader to synthetic lesions, calibrate, keep as weights
 	@$(BIN)/python -m training.fit_heads --grader runs/grader/grader.safetensors --out runs/grader/heads.safetensors $(call given,data seed)

@@ -18,10 +18,10 @@ from kneeoa.grading.grader import Grader
 from kneeoa.grading.patches import to_patches
 from kneeoa.tasks import COMPARTMENT_TASKS, TASKS
 from kneeoa.weights import read_weights, save_weights
+from training.data.drawn import lesion_joints, substrates
 from training.data.joints import UNLABELLED, JointDataset, Source, phantom_joints
 from training.data.knee_kl import read_knee_kl
 from training.evaluate import WEIGHTS
-from training.lesions import lesion_joints, substrates
 from training.train_grader import DRAWN
 
 

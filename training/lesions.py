@@ -5,21 +5,14 @@ is at the image's left. The landmarks only say where to look (they are 1–2 mm 
 pixels. ``style="test"`` draws from ranges outside those of ``"train"``.
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from kneeoa.detection.cascade import Cascade
-from kneeoa.geometry import KeyPoints, main_joint
-from kneeoa.imaging.prepare import prepare_single
-from kneeoa.tasks import COMPARTMENT_TASKS
-from training.data.joints import Joint
-from training.data.key_points import key_points_of
-from training.data.knee_kl import SIX, Knee
-from training.data.landmarks import FEMUR, GOOD_FIT, LOADED, TIBIA, as_right, with_landmarks
-from training.phantom import sample_grades
+from kneeoa.geometry import KeyPoints
+from training.data.knee_kl import SIX
+from training.data.landmarks import FEMUR, LOADED, TIBIA
 from training.phantom.anatomy import GAP_LEFT, SPUR_MM
 from training.phantom.grades import NARROWINGS, OSTEOPHYTES
 
@@ -262,49 +255,3 @@ def draw_lesions(
         reach = SPUR_MM[grades[name]] * rng.uniform(0.85, 1.15)
         drawn = _grow(rng, drawn, corner, outward, shaft, reach, look, mm_per_px)
     return np.clip(np.round(drawn), 0, 255).astype(np.uint8), KeyPoints.from_array(points[SIX])
-
-
-def usable(knees: Sequence[Knee]) -> list[Knee]:
-    """The knees that are (almost) free of features, KL 0–1, with landmarks good enough to draw by."""
-    return [k for k in knees if k.grades.get("KL", 4) <= 1 and k.landmarks is not None and k.fit_score >= GOOD_FIT]
-
-
-def substrates(knees: Sequence[Knee], cascade: Cascade, more: int, seed: int) -> list[Knee]:
-    """The `usable` knees, and up to ``more`` of KL 0–1 without landmarks, which get theirs from detected key points."""
-    bare = [knee for knee in knees if knee.landmarks is None and knee.grades.get("KL", 4) <= 1]
-    chosen = [bare[i] for i in np.random.default_rng(seed).permutation(len(bare))[:more]]
-    marked = [knee for knee in knees if knee.landmarks is not None]
-    return usable(with_landmarks([*marked, *chosen], key_points_of(cascade, chosen)))
-
-
-def _draw_grades(rng: np.random.Generator) -> dict[str, int]:
-    """Half the knees as disease comes, half with six independent grades, so that no feature stands in for another."""
-    if rng.random() < 0.5:
-        return sample_grades(rng)
-    return {task.name: int(rng.choice(4, p=(0.4, 0.2, 0.2, 0.2))) for task in COMPARTMENT_TASKS}
-
-
-def drawn_knees(
-    knees: Sequence[Knee], number: int, seed: int, style: str = "train"
-) -> Iterator[tuple[np.ndarray, KeyPoints, dict[str, int]]]:
-    """Crops with drawn features, all shown as right knees: image uint8 (h, w), key points in it, the six grades.
-
-    Raises ``ValueError`` where none of the ``knees`` is `usable`.
-    """
-    rng, chosen = np.random.default_rng(seed), usable(knees)
-    if not chosen:
-        raise ValueError("no knee of KL 0 or 1 with good landmarks to draw on")
-    for _ in range(number):
-        knee = chosen[rng.integers(len(chosen))]
-        image, landmarks = as_right(knee)
-        grades = _draw_grades(rng)
-        drawn, points = draw_lesions(rng, image, landmarks, knee.mm_per_px, grades, style)
-        yield drawn, points, {task.name: grades[task.name] for task in COMPARTMENT_TASKS}
-
-
-def lesion_joints(knees: Sequence[Knee], number: int, seed: int, style: str = "train") -> list[Joint]:
-    """`drawn_knees` prepared as `real_joints` does; KL and OA are unlabelled."""
-    return [
-        Joint(prepare_single(image.astype(np.float32)), main_joint(points.knee_box(), points), grades)
-        for image, points, grades in drawn_knees(knees, number, seed, style)
-    ]

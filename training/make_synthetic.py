@@ -13,8 +13,9 @@ import pandas as pd
 
 from kneeoa.geometry import Box, crop
 from training.cut_crops import MARGIN
+from training.data.drawn import drawn_knees
 from training.data.knee_kl import DataError, read_knee_kl
-from training.lesions import STYLES, drawn_knees
+from training.lesions import STYLES
 from training.phantom import draw_joint
 
 Drawn = Iterator[tuple[np.ndarray, dict[str, int]]]

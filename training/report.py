@@ -45,9 +45,9 @@ def draw_task(task: Task, labels: np.ndarray, probabilities: np.ndarray) -> Figu
     return figure
 
 
-def draw_log(path: Path) -> Figure:
-    """A run's loss and held-out KL by epoch, from the CSV log that `train_grader` keeps."""
-    epochs = pd.read_csv(path).groupby("epoch").max()
+def draw_log(folder: Path) -> Figure:
+    """A run's loss and held-out KL by epoch, from the CSV logs that `train_grader` keeps: one each time it was started."""
+    epochs = pd.concat(map(pd.read_csv, sorted(folder.glob("*/metrics.csv")))).groupby("epoch").max()
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     for axis, columns in zip(figure.subplots(1, 2), (["loss"], ["val/KL_top1", "val/KL_kappa"]), strict=True):
         for column, line in zip(columns, ("k-", "k--"), strict=False):

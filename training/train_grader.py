@@ -25,11 +25,11 @@ from kneeoa.grading.patches import Preprocessing
 from kneeoa.tasks import TASKS
 from kneeoa.weights import WeightsError, read_weights, save_weights
 from training.config import ConfigError, read_config
+from training.data.drawn import lesion_joints, substrates
 from training.data.joints import Source, phantom_joints, real_joints
 from training.data.knee_kl import DataError, read_parts
 from training.evaluate import WEIGHTS
 from training.grader_module import GraderConfig, GraderModule
-from training.lesions import lesion_joints, substrates
 from training.report import draw_log
 
 SYNTHETIC = "synthetic labels: phantoms"
@@ -66,7 +66,7 @@ def train(
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or "auto",  # torchrun's processes; on CPUs auto means one
         strategy="ddp_find_unused_parameters_true" if "LOCAL_WORLD_SIZE" in os.environ else "auto",  # some lack a task
         callbacks=callbacks,
-        logger=[TensorBoardLogger(out, "", "tensorboard"), CSVLogger(out, "", "log")],
+        logger=[TensorBoardLogger(out, "", "tensorboard"), CSVLogger(out, "log")],
         gradient_clip_val=config.clip,
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
@@ -82,7 +82,7 @@ def train(
         return weights
     # The checkpoint holds the averaged weights; a run that was finished before leaves the others in the module.
     module.load_state_dict(torch.load(last, weights_only=True)["state_dict"])
-    draw_log(out / "log/metrics.csv").savefig(out / "training.png", dpi=110)
+    draw_log(out / "log").savefig(out / "training.png", dpi=110)
     labelled = {name for joint in real or () for name in joint.grades}
     synthetic_source = DRAWN if lesions else SYNTHETIC
     provenance = {task.name: learned_from if task.name in labelled else synthetic_source for task in TASKS}
@@ -133,6 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--data", type=Path, nargs="+", help="folders in the form of the public KL set; else phantoms alone"
     )
     parser.add_argument("--detector", type=Path, default=WEIGHTS / "detector.safetensors", help="finds the key points")
+    parser.add_argument("--source", default="", help="where the real labels come from, for the weights' provenance")
     parser.add_argument("--init", type=Path, help="weights to start from: an earlier grader's, or a timm backbone's")
     parser.add_argument("--config", type=Path, default=Path(__file__).parent / "configs/best/siamese.yaml")
     parser.add_argument("--out", type=Path, required=True)
@@ -142,6 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     real, held_out, lesions = None, None, []
+    learned = "real labels" + (f": {given.source}" if given.source else "")
     try:
         config = read_config(GraderConfig, given.config)
         if given.data:
@@ -151,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if config.lesions:
                 drawn_into = substrates(parts[0], cascade, config.lesions // 8, given.seed)
                 lesions = lesion_joints(drawn_into, config.lesions, given.seed)
-        print(train(real, held_out, config, given.out, given.seed, given.init, lesions=lesions))
+        print(train(real, held_out, config, given.out, given.seed, given.init, learned, lesions))
     except (ConfigError, DataError, WeightsError) as error:
         parser.error(str(error))
 

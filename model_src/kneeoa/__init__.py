@@ -1,3 +1,3 @@
 """Knee-osteoarthritis grading: radiograph bytes in, eight grades per knee out."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

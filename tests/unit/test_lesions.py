@@ -7,11 +7,12 @@ import pytest
 
 from kneeoa.geometry import KeyPoints
 from kneeoa.grading.patches import Preprocessing
+from training.data.drawn import lesion_joints, usable
 from training.data.joints import JointDataset
 from training.data.knee_kl import SIX, read_knee_kl
 from training.data.landmarks import landmark_transfer, mirrored_landmarks, with_landmarks
 from training.lesions import STYLES as LOOKS
-from training.lesions import draw_lesions, lesion_joints, usable
+from training.lesions import draw_lesions
 from training.phantom.anatomy import draw_anatomy, surface_y
 from training.phantom.physics import expose
 from training.phantom.render import draw_leg

@@ -6,6 +6,8 @@ from safetensors.torch import save_file
 from sklearn.metrics import cohen_kappa_score
 from torch.nn import functional as F
 
+import training.train_detector
+import training.train_grader
 from kneeoa.geometry import Box
 from kneeoa.grading.grader import Grader
 from kneeoa.grading.network import build_network
@@ -22,7 +24,7 @@ from training.data.windows import NEGATIVE, PART, POSITIVE, sample
 from training.films import compose
 from training.fit_heads import fit
 from training.grader_module import GraderConfig
-from training.losses import grading_loss, soft_target
+from training.losses import grade_weights, grading_loss, soft_target
 from training.metrics import grade_metrics, intervals
 from training.phantom import draw_film
 from training.train_detector import DetectorConfig, detection_loss
@@ -171,6 +173,29 @@ def test_every_config_is_one(path):
         build_network(**config.architecture)
 
 
+@pytest.mark.parametrize(
+    ("command", "kind"), [(training.train_detector, DetectorConfig), (training.train_grader, GraderConfig)]
+)
+def test_without_a_config_the_best_one_is_used(command, kind, tmp_path, monkeypatch):
+    used = []
+    monkeypatch.setattr(command, "train", lambda *given, **_: used.extend(x for x in given if isinstance(x, kind)))
+
+    command.main(["--out", str(tmp_path)])
+
+    assert len(used) == 1
+
+
+def test_rare_grades_weigh_more_and_the_mean_weight_is_one():
+    labels = torch.full((8, 8), UNLABELLED)
+    labels[:, 0] = torch.tensor([0, 0, 0, 0, 1, 2, 2, UNLABELLED])
+
+    (weights,) = grade_weights(labels, 0.5).values()
+
+    assert (weights[1] / weights[0]).item() == pytest.approx(2)
+    assert weights[labels[:7, 0]].mean().item() == pytest.approx(1)
+    torch.testing.assert_close(grade_weights(labels, 0.0)["KL"], torch.ones(5))
+
+
 def test_the_papers_schedule_has_exactly_one_epoch_at_a_thousandth():
     config = read_config(GraderConfig, ROOT / "training/configs/paper/siamese.yaml")
 
@@ -191,13 +216,13 @@ def test_a_timm_backbone_starts_a_grader_and_a_wrong_one_is_told(tmp_path):
     donor, network = build_network(), build_network(gate="scalar")
     imagenet_like = donor.backbone.state_dict() | {"fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}
     save_file(imagenet_like, tmp_path / "backbone.safetensors")
-    save_file(donor.state_dict(), tmp_path / "grader.safetensors")
+    torch.save(donor.state_dict(), tmp_path / "grader.pth")
 
     start_from(network, tmp_path / "backbone.safetensors")
 
     torch.testing.assert_close(network.backbone.conv1.weight, donor.backbone.conv1.weight)
     with pytest.raises(WeightsError, match="does not fit"):
-        start_from(network, tmp_path / "grader.safetensors")
+        start_from(network, tmp_path / "grader.pth")
 
 
 def test_fitting_heads_learns_the_six_and_leaves_the_rest():
