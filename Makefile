@@ -32,6 +32,15 @@ stop:  ## stop it
 demo: archives  ## start, grade a sample film, write out/, stop
 	@$(BIN)/python deploy/demo.py
 
+batch-up: setup  ## register both archives as plain models for batch work [BATCH=8 DELAY=50 WORKERS=1]
+	@$(BIN)/kneeoa models up $(call given,batch delay workers)
+
+batch-scale: setup  ## WORKERS=n of each plain model
+	@$(BIN)/kneeoa models scale $(call given,workers)
+
+batch-down: setup  ## remove the plain models
+	@$(BIN)/kneeoa models down
+
 samples: setup  ## redraw samples/*.dcm from their seeds
 	@$(BIN)/python -m training.make_samples
 
@@ -75,5 +84,5 @@ evaluate-films: setup  ## DATA=folder [FILMS=100]: the whole path, on films comp
 clean:  ## remove what was built (not .venv)
 	@rm -rf model_store/*.mar model_store/*.war out .run
 
-.PHONY: help setup archives serve stop demo samples docs lint test manifest crops synthetic ablation train-detector train-grader finish-grader evaluate evaluate-films clean
+.PHONY: help setup archives serve stop demo batch-up batch-scale batch-down samples docs lint test manifest crops synthetic ablation train-detector train-grader finish-grader evaluate evaluate-films clean
 .DEFAULT_GOAL := help

@@ -80,7 +80,9 @@ def start(run: Path = RUN, store: Path = ROOT / "model_store", port: int = 8080,
             command, cwd=run, env=environment, stdout=console, stderr=console, start_new_session=True
         )
     (run / "pid").write_text(str(process.pid))
-    (run / "server.json").write_text(json.dumps({"url": f"http://127.0.0.1:{port}"}))
+    (run / "server.json").write_text(
+        json.dumps({"url": f"http://127.0.0.1:{port}", "management": f"http://127.0.0.1:{port + 1}"})
+    )
     try:
         _register(run, process, port, plain_models)
     except BaseException:

@@ -1,65 +1,80 @@
 """The `kneeoa` command."""
 
 import argparse
-import glob
 import json
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from kneeoa.messages import DISCLAIMER
+from kneeoa.errors import KneeOaError
+from kneeoa.messages import DISCLAIMER, REPLY_SCHEMA, envelope
 from kneeoa.reporting.figure import draw_film
-from kneeoa_client.rows import rows_of, table, write_rows
+from kneeoa_client.batch import run
+from kneeoa_client.models import Management
+from kneeoa_client.rows import rows_of, table, writer_for
 from kneeoa_client.server import Server, ServerError
+from kneeoa_client.sources import Source, walk
 
-ENDINGS = {".dcm", ".dicom", ".png", ".jpg", ".jpeg", ".tif", ".tiff"}
 IN_FLIGHT = 8  # 2 × the workflow's batch size: fills every batch, stays far below the engine's lost-reply race
-
-
-def films(paths: list[str]) -> Iterator[Path]:
-    """Files as named, globs expanded, folders searched for images; files without an ending are taken for DICOM."""
-    for text in paths:
-        matches = [Path(text)] if Path(text).exists() else sorted(map(Path, glob.glob(text, recursive=True)))
-        if not matches:
-            raise SystemExit(f"kneeoa: no such file, folder or pattern: {text}")
-        for path in matches:
-            if path.is_dir():
-                yield from (p for p in sorted(path.rglob("*")) if p.is_file() and p.suffix.lower() in ENDINGS | {""})
-            else:
-                yield path
 
 
 def grade(arguments: argparse.Namespace) -> int:
     """Grade films: 0 when every film was answered, 1 when some could not be graded, 2 when the server is not there."""
-    paths = list(films(arguments.paths))
+    films = list(walk(arguments.paths))
+    write = writer_for(arguments.out) if arguments.out else None
     server = Server.find(arguments.server, arguments.key_file)
     for folder in (arguments.figures, arguments.json):
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
 
-    def one(path: Path) -> dict[str, Any]:
-        data = path.read_bytes()
-        reply = server.post(data, arguments.side)
+    def one(film: Source) -> dict[str, Any]:
+        try:
+            data = film.read()
+            reply = server.post_patiently(data, arguments.side)
+        except KneeOaError as error:
+            data, reply = b"", envelope(REPLY_SCHEMA, error)
         if arguments.json:
-            (arguments.json / f"{path.stem}.json").write_text(json.dumps(reply, indent=2) + "\n")
+            (arguments.json / f"{film.stem}.json").write_text(json.dumps(reply, indent=2) + "\n")
         if arguments.figures and reply["status"] != "error":
-            draw_film(data, reply).save(arguments.figures / f"{path.stem}.png")
+            draw_film(data, reply).save(arguments.figures / f"{film.stem}.png")
         return reply
 
     with ThreadPoolExecutor(IN_FLIGHT) as pool:
-        progress = tqdm(pool.map(one, paths), total=len(paths), unit="film", disable=None if len(paths) > 1 else True)
-        replies = dict(zip(map(str, paths), progress, strict=True))
+        progress = tqdm(pool.map(one, films), total=len(films), unit="film", disable=None if len(films) > 1 else True)
+        replies = {film.name: reply for film, reply in zip(films, progress, strict=True)}
     rows = [row for file, reply in replies.items() for row in rows_of(file, reply)]
-    if arguments.out:
-        write_rows(rows, arguments.out)
+    if write:
+        write(rows)
     else:
         print(table(replies))
         print(DISCLAIMER)
     return int(any(reply["status"] in ("error", "not_found") for reply in replies.values()))
+
+
+def batch(arguments: argparse.Namespace) -> int:
+    """Grade a whole archive: 0 when every film was graded, 1 when some could not be, 2 when the server is not there."""
+    server = Server.find(arguments.server, arguments.key_file)
+    summary = run(arguments.paths, arguments.out, server, arguments.in_flight)
+    print("\n".join([*summary.lines(), str(arguments.out), DISCLAIMER]))
+    return int(not summary.complete)
+
+
+def models(arguments: argparse.Namespace) -> int:
+    """What is registered; with an action, changed first."""
+    management = Management.find(arguments.management, arguments.key_file)
+    if arguments.action == "up":
+        management.up(arguments.batch, arguments.delay, arguments.workers)
+    elif arguments.action == "scale":
+        management.scale(arguments.workers)
+    elif arguments.action == "down":
+        management.down()
+    rows = management.table()
+    for row in [dict(zip(rows[0], rows[0], strict=True)), *rows] if rows else []:
+        print(f"{row['model']:<20} {row['workers']:<10} {row['batch']:<6} {row['delay_ms']:<9} {row['queued']}")
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -74,11 +89,33 @@ def main(argv: list[str] | None = None) -> int:
     one.add_argument("--side", choices=("R", "L"), help="the knee's side, for single-knee films that do not say")
     one.add_argument("--server", help="inference address; default: the server that `make serve` started")
     one.add_argument("--key-file", type=Path, help="TorchServe's key_file.json")
+    many = commands.add_parser(
+        "batch", help="grade folders of any size through the plain models; goes on where it stopped"
+    )
+    many.add_argument("paths", nargs="+", metavar="SRC", help="files, folders, globs, zip archives, DICOMDIRs")
+    many.add_argument("--out", type=Path, required=True, help="FILE.csv, .jsonl or .parquet, one row a knee")
+    many.add_argument(
+        "--in-flight", type=int, default=16, help="films under way at once; twice the batch size fills it"
+    )
+    listed = commands.add_parser("models", help="what is registered, with workers, batch size and queue")
+    listed.add_argument(
+        "action", nargs="?", choices=("up", "scale", "down"), help="register both archives, scale, remove"
+    )
+    listed.add_argument("--batch", type=int, default=8, help="largest batch")
+    listed.add_argument("--delay", type=int, default=50, help="ms to wait for a batch to fill")
+    listed.add_argument("--workers", type=int, default=1, help="of each model")
+    listed.add_argument("--management", help="management address; default: that of the server `make serve` started")
+    many.add_argument("--server", help="inference address; default: the server that `make serve` started")
+    for command in (many, listed):
+        command.add_argument("--key-file", type=Path, help="TorchServe's key_file.json")
     arguments = parser.parse_args(argv)
     try:
-        return grade(arguments)
+        return {"grade": grade, "batch": batch, "models": models}[arguments.command](arguments)
     except (ServerError, ValueError, OSError) as error:
         print(f"kneeoa: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("kneeoa: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 2
 
 

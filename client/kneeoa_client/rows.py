@@ -1,8 +1,9 @@
 """Replies as rows, one a knee, and as a table a person reads."""
 
 import csv
+import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from kneeoa.tasks import OA, TASKS
 Row = dict[str, Any]
 ORDER = (TASKS[0], OA, *TASKS[2:])
 
+TEXTS = ["file", "knee", "status", "error_code"]
 COLUMNS = (
-    ["file", "knee", "status", "error_code", "score", "x1", "y1", "x2", "y2"]
+    [*TEXTS, "score", "x1", "y1", "x2", "y2"]
     + [f"{point}_{axis}" for point in KEY_POINTS for axis in "xy"]
     + [
         column
@@ -50,28 +52,52 @@ def _knee(knee: dict[str, Any]) -> Row:
     return row
 
 
-def write_rows(rows: Iterable[Row], path: Path) -> None:
-    """CSV, JSON lines or Parquet, by the file's ending.
+def writer_for(path: Path) -> Callable[[Iterable[Row]], None]:
+    """Writes CSV, JSON lines or Parquet, by the file's ending; row by row, under its own name only when it is whole.
 
     Raises
     ------
     ValueError
-        For any other ending.
+        For any other ending, or where its folder is not there: before anything is graded.
     """
-    if path.suffix == ".csv":
-        with open(path, "w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
-    elif path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    elif path.suffix == ".parquet":
-        import pyarrow
-        import pyarrow.parquet
+    if path.suffix not in WRITERS:
+        raise ValueError(f"--out must end in {', '.join(WRITERS)}, not {path.suffix or 'nothing'}")
+    if not path.parent.is_dir():
+        raise ValueError(f"--out names a folder that is not there: {path.parent}")
+    part = path.with_name(path.name + ".part")
 
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
-    else:
-        raise ValueError(f"--out must end in .csv, .jsonl or .parquet, not {path.suffix or 'nothing'}")
+    def write(rows: Iterable[Row]) -> None:
+        WRITERS[path.suffix](rows, part)
+        part.replace(path)
+
+    return write
+
+
+def _write_csv(rows: Iterable[Row], path: Path) -> None:
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _write_lines(rows: Iterable[Row], path: Path) -> None:
+    with open(path, "w") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def _write_parquet(rows: Iterable[Row], path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    kinds = {name: pyarrow.string() for name in TEXTS} | {task.name: pyarrow.int8() for task in TASKS}
+    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in COLUMNS])
+    left = iter(rows)
+    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+        while some := list(itertools.islice(left, 5000)):
+            writer.write_table(pyarrow.Table.from_pylist(some, schema))
+
+
+WRITERS = {".csv": _write_csv, ".jsonl": _write_lines, ".parquet": _write_parquet}
 
 
 def table(replies: dict[str, dict[str, Any]]) -> str:

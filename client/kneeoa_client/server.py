@@ -1,19 +1,51 @@
-"""Talks to the workflow endpoint of a kneeoa server."""
+"""Talks to a kneeoa server: one film, one answer, in spite of what happens to the server meanwhile."""
 
 import json
 import os
+import random
+import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import requests
 
+from kneeoa.errors import KneeOaError
+
 WORKFLOW = "wfpredict/knee_oa"
-TIMEOUT = 120.0  # s; the workflow's own is 60 s a node
+AWAY = 180.0  # s for which a server that is not there is waited for; a restart takes about 30
+FAILING = 60.0  # s for which a request that fails is asked again; a worker is back in about 10
+TIMEOUT = 120.0  # s; the workflow's own is 60 s
 
 
 class ServerError(RuntimeError):
     """The server could not be asked; the message says what to do."""
+
+
+def locate(kind: str, address: str | None, key_file: Path | None) -> tuple[str, Path]:
+    """An address (``url``, ``management``) and a key file: as named, else those of the server that runs here or above.
+
+    Raises
+    ------
+    ServerError
+        If neither is found.
+    """
+    named = key_file or os.environ.get("KNEEOA_KEY_FILE")
+    here = Path.cwd()
+    run = next((p / ".run" for p in (here, *here.parents) if (p / ".run/server.json").exists()), None)
+    if address is None and run is not None:
+        address = json.loads((run / "server.json").read_text())[kind]
+    keys = Path(named) if named else run and run / "key_file.json"
+    if address is None or keys is None:
+        raise ServerError("no server found: start one with `make serve`, or name its address and --key-file")
+    return address.rstrip("/"), keys
+
+
+class ServerFailed(KneeOaError):
+    """The server is there but failed on this film each time it was asked."""
+
+    code = "server_failed"
 
 
 @dataclass
@@ -23,13 +55,22 @@ class Server:
     Parameters
     ----------
     url : str
-        Of the inference address, e.g. ``http://127.0.0.1:8080``.
+        Of the inference address or the gateway, e.g. ``http://127.0.0.1:8080``.
     key : str
-        TorchServe's inference token.
+        TorchServe's inference token, or the gateway's.
+    key_file : Path, optional
+        Where the token came from: read again when it is refused.
+    closing : threading.Event
+        Once set, what would be asked again is given up.
+    reached : bool
+        Whether it ever answered; one that never did is not waited for.
     """
 
     url: str
     key: str = field(repr=False)
+    key_file: Path | None = None
+    closing: threading.Event = field(default_factory=threading.Event, repr=False)
+    reached: bool = False
 
     @classmethod
     def find(cls, url: str | None = None, key_file: Path | None = None) -> "Server":
@@ -40,36 +81,93 @@ class Server:
         ServerError
             If neither is found.
         """
-        url = url or os.environ.get("KNEEOA_SERVER")
-        named = key_file or os.environ.get("KNEEOA_KEY_FILE")
-        here = Path.cwd()
-        run = next((p / ".run" for p in (here, *here.parents) if (p / ".run/server.json").exists()), None)
-        if url is None and run is not None:
-            url = json.loads((run / "server.json").read_text())["url"]
-        keys = Path(named) if named else run and run / "key_file.json"
-        if url is None or keys is None:
-            raise ServerError("no server found: start one with `make serve`, or name one with --server and --key-file")
+        address, keys = locate("url", url or os.environ.get("KNEEOA_SERVER"), key_file)
         try:
-            return cls(url.rstrip("/"), json.loads(keys.read_text())["inference"]["key"])
+            return cls(address, json.loads(keys.read_text())["inference"]["key"], keys)
         except (OSError, ValueError, KeyError):
             raise ServerError(f"cannot read an inference key from {keys}") from None
 
     def post(self, film: bytes, side: str | None = None, endpoint: str = WORKFLOW) -> dict[str, Any]:
-        """One film's reply; an error envelope is a reply like any other.
+        """One film's reply; an error envelope is a reply like any other. Asked once.
 
         Raises
         ------
         ServerError
             If there is no server, the token is refused, or the answer is not one of ours.
         """
+        try:
+            answer = self._send(film, endpoint, side)
+        except requests.RequestException as error:
+            raise ServerError(f"no answer from {self.url} ({type(error).__name__})") from None
+        if (message := _ours(answer)) is None:
+            raise ServerError(f"{self.url} answered HTTP {answer.status_code}: {_text(answer)}")
+        return message
+
+    def post_patiently(self, film: bytes, side: str | None = None, endpoint: str = WORKFLOW) -> dict[str, Any]:
+        """The same in spite of a server that fails, is full, restarts or changes its key: asked again, ever more rarely.
+
+        Raises
+        ------
+        ServerFailed
+            If the server is there and failed this very request for `FAILING` seconds, without a reply of ours.
+        ServerError
+            If the server was away for `AWAY` seconds, the key is refused, or `closing` was set.
+        """
+        started, pause = time.monotonic(), 0.1
+        while True:
+            message, patience = None, AWAY
+            try:
+                answer = self._send(film, endpoint, side)
+                self.reached = True
+                message, status = _ours(answer), answer.status_code
+                if message is not None and status < 500:
+                    return message
+                fault = f"{self.url} answered HTTP {status}: {_text(answer)}"
+                if status in (400, 401, 403) and self._reread_key():
+                    continue
+                if status < 500 and status != 404:  # 404: restarted, and the model is not registered yet
+                    raise ServerError(fault)
+                patience = AWAY if status in (404, 503) else FAILING
+            except (requests.ConnectionError, requests.Timeout) as error:
+                fault = f"no answer from {self.url} ({type(error).__name__})"
+                if not self.reached:
+                    raise ServerError(fault) from None
+            if time.monotonic() + pause > started + patience:
+                if message is not None:
+                    return message
+                raise ServerFailed if patience == FAILING else ServerError(fault)
+            if self.closing.wait(pause * random.uniform(0.5, 1.0)):  # not all clients at once
+                raise ServerError("given up")
+            pause = min(2 * pause, 10.0)
+
+    def _send(self, body: bytes, endpoint: str, side: str | None) -> requests.Response:
         headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/octet-stream"}
         if side:
             headers["X-Knee-Side"] = side
+        return requests.post(f"{self.url}/{endpoint}", data=body, headers=headers, timeout=TIMEOUT)
+
+    def _reread_key(self) -> bool:
+        """Whether the server has a new key since: a restarted one has."""
         try:
-            reply = requests.post(f"{self.url}/{endpoint}", data=film, headers=headers, timeout=TIMEOUT)
-            message = reply.json()
-        except requests.RequestException as error:
-            raise ServerError(f"no answer from {self.url} ({type(error).__name__})") from None
-        if "schema" not in message:
-            raise ServerError(f"{self.url} answered HTTP {reply.status_code}: {message.get('message', 'no message')}")
-        return message
+            key = json.loads(self.key_file.read_text())["inference"]["key"] if self.key_file else self.key
+        except (OSError, ValueError, KeyError):
+            return False
+        changed, self.key = key != self.key, key
+        return changed
+
+
+def _ours(answer: requests.Response) -> dict[str, Any] | None:
+    """The message, if it is one of this service."""
+    try:
+        message = answer.json()
+    except ValueError:
+        return None
+    return message if isinstance(message, dict) and "schema" in message else None
+
+
+def _text(answer: requests.Response) -> str:
+    try:
+        message = answer.json()
+        return str(message.get("message") or message["error"]["message"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "no message"

@@ -1,0 +1,83 @@
+"""The two archives as plain models: registered, scaled and listed through the management API."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from kneeoa_client.server import ServerError, locate
+
+NAMES = ("detector", "grader")
+TIMEOUT = 180.0  # s; a registration answers when its workers have loaded their weights
+
+
+@dataclass
+class Management:
+    """The management address, and the file that holds its token."""
+
+    url: str
+    key_file: Path = field(repr=False)
+
+    @classmethod
+    def find(cls, url: str | None = None, key_file: Path | None = None) -> "Management":
+        """The named server, or the one that ``make serve`` started here or in a folder above; `ServerError` if neither."""
+        return cls(*locate("management", url, key_file))
+
+    def up(self, batch: int, delay_ms: int, workers: int) -> None:
+        """Register both archives anew with this batch size, this wait for a batch to fill and so many workers each."""
+        for name in NAMES:
+            if self._ask("GET", f"models/{name}", accepted=(200, 404)) is not None:
+                self._ask("DELETE", f"models/{name}")
+            self._ask(
+                "POST", "models", url=f"{name}.mar", batch_size=batch, max_batch_delay=delay_ms, initial_workers=workers,
+                response_timeout=60, synchronous="true",
+            )  # fmt: skip
+
+    def scale(self, workers: int) -> None:
+        """So many workers for each model."""
+        for name in NAMES:
+            self._ask("PUT", f"models/{name}", min_worker=workers, max_worker=workers, synchronous="true")
+
+    def down(self) -> None:
+        """Unregister both models; the workflow stays."""
+        for name in NAMES:
+            self._ask("DELETE", f"models/{name}", accepted=(200, 404))
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row a model, the workflow's nodes included: model, workers (ready of all), batch, delay_ms, queued."""
+        rows = []
+        for listed in self._ask("GET", "models", limit=100)["models"]:
+            (found,) = self._ask("GET", f"models/{listed['modelName']}")
+            ready = sum(worker["status"] == "READY" for worker in found["workers"])
+            queue = found.get("jobQueueStatus", {})
+            rows.append(
+                {
+                    "model": found["modelName"],
+                    "workers": f"{ready} of {len(found['workers'])}",
+                    "batch": found["batchSize"],
+                    "delay_ms": found["maxBatchDelay"],
+                    "queued": queue.get("pendingRequests", 0),
+                }
+            )
+        return rows
+
+    def _ask(self, method: str, path: str, accepted: tuple[int, ...] = (200,), **query: Any) -> Any:
+        """The answer as JSON; None for an accepted 404.
+
+        Raises
+        ------
+        ServerError
+            If there is no server, or it answers anything else.
+        """
+        try:
+            key = json.loads(self.key_file.read_text())["management"]["key"]
+            reply = requests.request(
+                method, f"{self.url}/{path}", params=query, headers={"Authorization": f"Bearer {key}"}, timeout=TIMEOUT
+            )
+        except (requests.RequestException, OSError, ValueError, KeyError) as error:
+            raise ServerError(f"no answer from {self.url} ({type(error).__name__})") from None
+        if reply.status_code not in accepted:
+            raise ServerError(f"{self.url} answered HTTP {reply.status_code} to {method} {path}")
+        return None if reply.status_code == 404 else reply.json()

@@ -1,0 +1,186 @@
+"""The batch client against a server made of a few lines: what is retried, what is not, and what a cut-off run leaves."""
+
+import json
+import threading
+import zipfile
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+
+from kneeoa.messages import DETECTION_SCHEMA, REPLY_SCHEMA, envelope
+from kneeoa_client import server as client
+from kneeoa_client.batch import run
+from kneeoa_client.journal import Journal
+from kneeoa_client.rows import COLUMNS
+from kneeoa_client.server import Server, ServerError
+from kneeoa_client.sources import Source, SourceError, walk
+
+
+class Fake:
+    """Answers both models; ``script`` maps a film's bytes to what goes wrong with it, and how often."""
+
+    def __init__(self):
+        self.seen, self.script, self.key, self.most, self.now = Counter(), {}, "key", 0, 0
+        fake, lock = self, threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                model = self.path.rsplit("/", 1)[1]
+                film = body if model == "detector" else bytes.fromhex(json.loads(body)["film"])
+                with lock:
+                    fake.now += 1
+                    fake.most = max(fake.most, fake.now)
+                    fake.seen[film, model] += 1
+                    status, times = fake.script.get(film, (200, 0))
+                    failing = model == "detector" and fake.seen[film, model] <= times
+                status = 400 if self.headers["Authorization"] != f"Bearer {fake.key}" else status if failing else 200
+                message = envelope(DETECTION_SCHEMA if model == "detector" else REPLY_SCHEMA, film=film.hex())
+                content = json.dumps(message if status == 200 else {"code": status, "message": "no"}).encode()
+                with lock:
+                    fake.now -= 1
+                if status == 0:  # the connection breaks
+                    self.close_connection = True
+                    return
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_):
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    monkeypatch.setattr(client, "AWAY", 1.5)
+    monkeypatch.setattr(client, "FAILING", 1.0)
+    made = Fake()
+    yield made
+    made.http.shutdown()
+    made.http.server_close()
+
+
+@pytest.fixture
+def server(fake, tmp_path):
+    keys = tmp_path / "key_file.json"
+    keys.write_text(json.dumps({"inference": {"key": "key"}}))
+    return Server(f"http://127.0.0.1:{fake.http.server_port}", "key", keys)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "films"
+    (folder / "deep").mkdir(parents=True)
+    for i in range(12):
+        (folder / ("deep" if i % 2 else ".") / f"{i:02d}.dcm").write_bytes(b"film %d" % i)
+    (folder / "notes.txt").write_text("not a film")
+    return folder
+
+
+def test_each_film_is_asked_for_once_and_never_too_many_at_a_time(folder, fake, server, tmp_path):
+    summary = run([str(folder)], tmp_path / "r.csv", server, in_flight=3)
+
+    assert (summary.films, summary.statuses["ok"]) == (12, 12)
+    assert summary.complete
+    assert set(fake.seen.values()) == {1}
+    assert len(fake.seen) == 24
+    assert fake.most <= 3
+
+
+@pytest.mark.parametrize("fault", [500, 503, 0, 404])
+def test_a_server_that_fails_for_a_while_is_asked_again(fault, folder, fake, server, tmp_path):
+    fake.script[b"film 3"] = (fault, 2)
+
+    summary = run([str(folder)], tmp_path / "r.csv", server, in_flight=2)
+
+    assert summary.statuses == {"ok": 12}
+    assert fake.seen[b"film 3", "detector"] == 3
+
+
+def test_a_film_that_fails_for_good_is_one_error_row(folder, fake, server, tmp_path):
+    fake.script[b"film 3"] = (500, 10**6)
+
+    summary = run([str(folder)], tmp_path / "r.jsonl", server, in_flight=2)
+
+    rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    (error,) = (row for row in rows if row["status"] == "error")
+    assert error["error_code"] == "server_failed"
+    assert error["file"].endswith("03.dcm")
+    assert list(error) == list(COLUMNS)
+    assert (summary.statuses, summary.errors) == ({"ok": 11, "error": 1}, {"server_failed": 1})
+    assert not summary.complete
+
+
+def test_a_server_that_is_gone_ends_the_run_and_the_next_one_goes_on(folder, fake, server, tmp_path):
+    fake.script[b"film 5"] = (0, 10**6)
+    with pytest.raises(ServerError):
+        run([str(folder)], tmp_path / "r.csv", server, in_flight=1)
+    before = fake.seen.copy()
+    fake.script.clear()
+
+    summary = run([str(folder)], tmp_path / "r.csv", server, in_flight=1)
+
+    assert summary.films == 12
+    assert 0 < summary.before < 12
+    assert all(count == 1 for asked, count in fake.seen.items() if asked[0] != b"film 5")
+    assert sum(before.values()) < sum(fake.seen.values())
+
+
+def test_a_new_key_is_read_and_a_refused_one_is_told(folder, fake, server, tmp_path):
+    fake.key = "new"
+    with pytest.raises(ServerError, match="HTTP 400"):
+        run([str(folder)], tmp_path / "r.csv", server, in_flight=1)
+    server.key_file.write_text(json.dumps({"inference": {"key": "new"}}))
+
+    assert run([str(folder)], tmp_path / "r.csv", server, in_flight=1).complete
+
+
+def test_a_line_cut_off_while_written_is_done_again(tmp_path):
+    reply = envelope(REPLY_SCHEMA)
+    with Journal(tmp_path / "r.csv") as journal:
+        journal.add("a", reply)
+        journal.add("b", reply)
+    text = journal.path.read_bytes()
+    journal.path.write_bytes(text[:-9])
+
+    with Journal(tmp_path / "r.csv") as again:
+        assert again.done == {"a"}
+        again.add("b", reply)
+
+    assert journal.path.read_bytes() == text
+    with pytest.raises(ValueError, match="before"), again:
+        again.add("a", reply)
+
+
+def test_archives_and_dicomdirs_are_walked(folder, tmp_path):
+    with zipfile.ZipFile(folder / "more.zip", "w") as archive:
+        archive.writestr("x/1.dcm", b"one")
+        archive.writestr("x/readme.txt", b"-")
+    record = Dataset()
+    record.DirectoryRecordType, record.ReferencedFileID = "IMAGE", ["deep", "01.dcm"]
+    directory = Dataset()
+    directory.DirectoryRecordSequence, directory.file_meta = [record], FileMetaDataset()
+    directory.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    directory.file_meta.MediaStorageSOPClassUID, directory.file_meta.MediaStorageSOPInstanceUID = (
+        "1.2.840.10008.1.3.10",
+        "1.2",
+    )
+    directory.save_as(folder / "DICOMDIR", enforce_file_format=True)
+
+    films = list(walk([str(folder)]))
+
+    assert len(films) == 13
+    assert Source(folder / "more.zip", "x/1.dcm").read() == b"one"
+    assert list(walk([str(folder / "DICOMDIR")])) == [Source(folder / "deep/01.dcm")]
+    assert [film.path.name for film in walk([str(folder / "*.dcm")])] == [f"{i:02d}.dcm" for i in range(0, 12, 2)]
+    with pytest.raises(SourceError, match="no such"):
+        list(walk([str(folder / "absent")]))
+    (folder / "bad.zip").write_bytes(b"PK no")
+    with pytest.raises(SourceError, match="cannot read"):
+        list(walk([str(folder / "bad.zip")]))
