@@ -25,9 +25,16 @@ archives: setup  ## build model_store/*.mar and *.war where their sources change
 
 serve: archives  ## start TorchServe and leave it running (PORT=8080)
 	@$(BIN)/python deploy/server.py start --port $(PORT) --plain-models
+	@$(BIN)/python -m deploy.gateway.launcher refresh
 
 stop:  ## stop it
 	@$(BIN)/python deploy/server.py stop
+
+gateway: setup  ## HAProxy in front of the running server: TLS, tokens, limits [BIND=127.0.0.1:8443] [CERTIFICATE=pem] [USERS=file]
+	@$(BIN)/python -m deploy.gateway.launcher start $(call given,bind certificate users)
+
+gateway-stop: setup  ## stop it
+	@$(BIN)/python -m deploy.gateway.launcher stop
 
 demo: archives  ## start, grade a sample film, write out/, stop
 	@$(BIN)/python deploy/demo.py

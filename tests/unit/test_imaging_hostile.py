@@ -1,133 +1,30 @@
 import logging
-import struct
 import traceback
 import tracemalloc
 import warnings
-import zlib
 
 import numpy as np
 import pydicom
 import pytest
 from pydicom import uid
 
-from kneeoa.errors import CorruptImage, EmptyBody, KneeOaError, TooLarge, UnsupportedDicom, UnsupportedMedia
+from kneeoa.errors import CorruptImage, KneeOaError, TooLarge, UnsupportedDicom
 from kneeoa.imaging import decode, dicom
-from tests.unit.dicom_factory import dataset_start, gradient, jpeg_lossless, make_dicom, refused
-
-MEBI = 2**20
-
-
-# --- what must be read ---------------------------------------------------------------------------------------------
+from tests.corpus import DICOM, MEBI, SECRET, deflate_bomb, jpeg_2000_claiming, rle_bomb, small_film
+from tests.unit.dicom_factory import gradient, make_dicom, refused
 
 
-# --- what must be refused ------------------------------------------------------------------------------------------
-
-
-def _film(**changes):
-    return make_dicom(gradient(bits=12), bits=12, **changes)
-
-
-def _with_bytes_before_the_dataset(extra):
-    data = _film()
-    at = dataset_start(data)
-    return data[:at] + extra + data[at:]
-
-
-def _rle_bomb():
-    """A frame of 80 × 96 bytes claimed, 32 MiB when inflated the naive way."""
-    runs = b"\x81\x00" * (MEBI // 4)
-    return make_dicom(gradient(bits=8), syntax=uid.RLELossless, frame=struct.pack("<16L", 1, 64, *[0] * 14) + runs)
-
-
-def _jpeg_2000_claiming(rows, columns):
-    frame = bytearray(pydicom.encaps.get_frame(_pixel_data(_film(syntax=uid.JPEG2000Lossless)), 0, number_of_frames=1))
-    struct.pack_into(">LL", frame, 8, columns, rows)
-    return _film(syntax=uid.JPEG2000Lossless, frame=bytes(frame))
-
-
-def _pixel_data(data):
-    return pydicom.dcmread(pydicom.filebase.DicomBytesIO(data)).PixelData
-
-
-def _deflate_bomb():
-    data = _film(syntax=uid.DeflatedExplicitVRLittleEndian)
-    return data[: dataset_start(data)] + zlib.compress(bytes(64 * MEBI), wbits=-15)
-
-
-RANDOM = np.random.default_rng(0).bytes(4096)
-SEQUENCE = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff"  # undefined length
-ITEM = b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
-HOSTILE = {
-    "empty": (lambda: b"", EmptyBody),
-    "random": (lambda: RANDOM, UnsupportedMedia),
-    "preamble only": (lambda: bytes(128) + b"DICM", CorruptImage),
-    "random after the prefix": (lambda: bytes(128) + b"DICM" + RANDOM, CorruptImage),
-    "no preamble": (lambda: _film()[132:], UnsupportedMedia),
-    "cut in the meta header": (lambda: _film()[:160], CorruptImage),
-    "cut in the dataset": (lambda: _film()[: dataset_start(_film()) + 90], CorruptImage),
-    "cut in native pixels": (lambda: _film()[:-100], CorruptImage),
-    "cut in RLE": (lambda: _film(syntax=uid.RLELossless)[:-100], CorruptImage),
-    "cut in JPEG 2000": (lambda: _film(syntax=uid.JPEG2000Lossless)[:-100], CorruptImage),
-    "65535 squared": (lambda: _film(Rows=65535, Columns=65535), TooLarge),
-    "above 64 megapixels": (lambda: _film(Rows=8001, Columns=8001), TooLarge),
-    "side above 16384": (lambda: _film(Rows=16385, Columns=1), TooLarge),
-    "larger than its pixels": (lambda: _film(Rows=8000, Columns=8000), CorruptImage),
-    "no rows": (lambda: _film(Rows=0), CorruptImage),
-    "Rows missing": (lambda: _film(Rows=None), CorruptImage),
-    "two Rows": (lambda: _film(Rows=[80, 80]), CorruptImage),
-    "PixelData missing": (lambda: _film(PixelData=None), CorruptImage),
-    "SOP class missing": (lambda: _film(SOPClassUID=None), CorruptImage),
-    "CT": (lambda: _film(SOPClassUID=uid.CTImageStorage), UnsupportedDicom),
-    "RGB": (lambda: _film(PhotometricInterpretation="RGB"), UnsupportedDicom),
-    "three samples": (lambda: _film(SamplesPerPixel=3), UnsupportedDicom),
-    "two frames": (lambda: _film(NumberOfFrames=2), UnsupportedDicom),
-    "7 bits allocated": (lambda: _film(BitsAllocated=7), UnsupportedDicom),
-    "32 bits allocated": (lambda: _film(BitsAllocated=32), UnsupportedDicom),
-    "1 bit stored": (lambda: _film(BitsStored=1, HighBit=0), UnsupportedDicom),
-    "stored in the high bits": (lambda: _film(HighBit=15), UnsupportedDicom),
-    "signed neither way": (lambda: _film(PixelRepresentation=2), CorruptImage),
-    "slope 0": (lambda: _film(RescaleSlope=0), CorruptImage),
-    "slope infinite": (lambda: _film(RescaleSlope="1e999"), CorruptImage),
-    "intercept not a number": (lambda: _film(RescaleIntercept="nan"), CorruptImage),
-    "slope in words": (lambda: _film(RescaleSlope=b"steep"), CorruptImage),
-    "unknown transfer syntax": (
-        lambda: _film().replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.9\0"),
-        UnsupportedDicom,
-    ),
-    "MPEG": (lambda: _film(syntax=uid.MPEG2MPML, frame=b"\0" * 64), UnsupportedDicom),
-    "deflated": (_deflate_bomb, UnsupportedDicom),
-    "broken JPEG 2000": (lambda: _film(syntax=uid.JPEG2000, frame=RANDOM), CorruptImage),
-    "JPEG 2000 cut short": (lambda: _film(syntax=uid.JPEG2000, frame=b"\xff\x4f\xff\x51\0"), CorruptImage),
-    "JPEG 2000 of another size": (lambda: _jpeg_2000_claiming(80, 97), CorruptImage),
-    "JPEG 2000 bomb": (lambda: _jpeg_2000_claiming(2**31, 2**31), CorruptImage),
-    "broken JPEG": (lambda: _film(syntax=uid.JPEGLosslessSV1, frame=RANDOM), CorruptImage),
-    "JPEG without an end": (lambda: _film(syntax=uid.JPEGLosslessSV1, frame=b"\xff" * 99), CorruptImage),
-    "JPEG of another size": (
-        lambda: _film(syntax=uid.JPEGLosslessSV1, frame=jpeg_lossless(gradient(81, 96), 12)),
-        CorruptImage,
-    ),
-    "broken RLE": (lambda: _film(syntax=uid.RLELossless, frame=RANDOM), CorruptImage),
-    "RLE too short": (
-        lambda: _film(syntax=uid.RLELossless, frame=struct.pack("<16L", 2, 64, 66, *[0] * 13) + b"\x81\0\x81\0"),
-        CorruptImage,
-    ),
-    "nested sequences": (lambda: _with_bytes_before_the_dataset((SEQUENCE + ITEM) * 3000), CorruptImage),
-    "sequence header at the end": (lambda: _film(PixelData=None) + SEQUENCE, CorruptImage),
-    "endless element": (lambda: _with_bytes_before_the_dataset(b"\x08\0\x05\0UT\0\0\xfe\xff\xff\xff"), CorruptImage),
-}
-
-
-@pytest.mark.parametrize("case", HOSTILE)
+@pytest.mark.parametrize("case", DICOM)
 def test_hostile_input_is_a_coded_error(case):
-    refused(*HOSTILE[case])
+    refused(*DICOM[case])
 
 
 @pytest.mark.parametrize(
     ("build", "expected"),
     [
-        (_deflate_bomb, UnsupportedDicom),
-        (lambda: _film(Rows=65535, Columns=65535), TooLarge),
-        (lambda: _jpeg_2000_claiming(2**31, 2**31), CorruptImage),
+        (deflate_bomb, UnsupportedDicom),
+        (lambda: small_film(Rows=65535, Columns=65535), TooLarge),
+        (lambda: jpeg_2000_claiming(2**31, 2**31), CorruptImage),
     ],
 )
 def test_refusals_cost_no_memory(build, expected):
@@ -143,7 +40,7 @@ def test_refusals_cost_no_memory(build, expected):
 
 
 def test_rle_inflates_no_further_than_the_claimed_size():
-    data = _rle_bomb()
+    data = rle_bomb()
     tracemalloc.start()
 
     decode(data)
@@ -161,7 +58,7 @@ def test_every_listed_transfer_syntax_has_its_decoder_here():
 
 
 def test_a_missing_plugin_is_unsupported_not_corrupt(monkeypatch):
-    data = _film(syntax=uid.JPEG2000Lossless)
+    data = small_film(syntax=uid.JPEG2000Lossless)
     monkeypatch.setattr(dicom, "get_decoder", lambda _: type("Decoder", (), {"is_available": False}))
 
     with pytest.raises(UnsupportedDicom, match="no decoder"):
@@ -184,8 +81,6 @@ def test_flipped_bytes_never_escape_as_anything_but_a_coded_error():
 
 # --- what must never be said ---------------------------------------------------------------------------------------
 
-SECRET = "SENTINEL"
-
 
 @pytest.mark.parametrize(
     "elements",
@@ -205,7 +100,7 @@ SECRET = "SENTINEL"
 def test_no_element_value_reaches_an_error_a_log_a_warning_or_the_terminal(elements, syntax, caplog, capfd):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        data = _film(
+        data = small_film(
             syntax=syntax,
             PatientName=f"{SECRET}^A",
             PatientID=SECRET,
@@ -235,6 +130,6 @@ def test_loggers_are_left_as_they_were():
     before = logger.level, list(warnings.filters)
 
     with pytest.raises(CorruptImage):
-        decode(_film(Rows=0))
+        decode(small_film(Rows=0))
 
     assert (logger.level, list(warnings.filters)) == before

@@ -78,16 +78,17 @@ def _read(file: BytesIO) -> Radiograph:
     ds = read_dataset(file, syntax.is_implicit_VR, syntax.is_little_endian, specific_tags=_tags(*_ELEMENTS))
     ds.set_original_encoding(syntax.is_implicit_VR, syntax.is_little_endian)
     _check(ds)
-    stored = _stored_pixels(ds, syntax)
     slope, intercept = _number(ds, "RescaleSlope", 1.0), _number(ds, "RescaleIntercept", 0.0)
-    pixels = stored.astype(np.float32)
+    pixels = _stored_pixels(ds, syntax).astype(np.float32)
     pixels *= slope
     pixels += intercept
-    if slope == 0 or stored.shape != (ds.Rows, ds.Columns) or not np.isfinite(pixels).all():
+    if slope == 0 or pixels.shape != (ds.Rows, ds.Columns) or not np.isfinite(pixels).all():
         raise CorruptImage
     inverted = ds.PhotometricInterpretation == "MONOCHROME1"
+    if inverted:
+        np.subtract(pixels.max(), pixels, out=pixels)
     return Radiograph(
-        pixels=pixels.max() - pixels if inverted else pixels,
+        pixels=pixels,
         spacing_mm=_spacing(ds),
         polarity="monochrome1" if inverted else "monochrome2",
         laterality=_laterality(ds),

@@ -15,6 +15,7 @@ from kneeoa.tasks import Laterality
 BILATERAL_ASPECT = 0.8  # [X] width / height from which a film can show both knees
 MIN_SIDE = 64  # [X] px; below, no knee joint can be told from noise
 CLIP_PERCENTILES = (5.0, 99.0)  # [X] the ancestors' process_xray(img, 5, 99)
+PERCENTILE_PIXELS = 4_000_000  # [X] of a larger image every second, third … pixel is ranked: sorting would take seconds
 THUMBNAIL = 256  # [X] px; polarity is judged on a small copy, free of noise
 FRAME = 0.05  # [X] share of the width, at either side, that counts as background
 FLAT = 0.15  # [X] of the film's contrast; rows and columns with less along them are collimation or air
@@ -115,12 +116,18 @@ def to_8bit(pixels: np.ndarray) -> np.ndarray:
     NotARadiograph
         No contrast between the two percentiles.
     """
-    finite = pixels[np.isfinite(pixels)]
-    low, high = np.percentile(finite, CLIP_PERCENTILES).tolist() if finite.size else (0.0, 0.0)
+    finite = np.isfinite(pixels)
+    known = pixels if finite.all() else pixels[finite]
+    ranked = known.ravel()[:: known.size // PERCENTILE_PIXELS + 1]
+    low, high = np.percentile(ranked, CLIP_PERCENTILES).tolist() if ranked.size else (0.0, 0.0)
     if not high > low:
         raise NotARadiograph
-    scaled = (np.nan_to_num(pixels, nan=low).clip(low, high) - low) * (255.0 / (high - low))
-    return np.rint(scaled).astype(np.uint8)
+    scaled = np.clip(pixels, low, high)  # a copy; from here in place, for a film may fill an eighth of a gigabyte
+    if known.size < pixels.size:
+        np.nan_to_num(scaled, copy=False, nan=low)
+    scaled -= low
+    scaled *= 255.0 / (high - low)
+    return np.rint(scaled, out=scaled).astype(np.uint8)
 
 
 def equalize(image: np.ndarray) -> np.ndarray:

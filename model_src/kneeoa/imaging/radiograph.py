@@ -7,7 +7,7 @@ import numpy as np
 from kneeoa.errors import CorruptImage, TooLarge
 from kneeoa.tasks import Laterality
 
-MAX_PIXELS = 64_000_000  # a long-leg film at 0.1 mm has about 45 megapixels
+MAX_PIXELS = 32_000_000  # a long-leg film at 0.14 mm has about 25 megapixels; a worker needs up to 16 bytes for each
 MAX_SIDE = 16_384
 
 

@@ -1,0 +1,178 @@
+"""Starts, refreshes and stops the gateway: HAProxy before a running kneeoa server.
+
+It has its own folder: settings, certificate, the hashes of its clients' credentials, their key file, its log.
+"""
+
+import argparse
+import base64
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import ssl
+import subprocess
+import time
+from http import HTTPStatus
+from pathlib import Path
+from urllib.request import urlopen
+
+from deploy.server import ROOT, RUN, running, stop
+from kneeoa.errors import KneeOaError
+from kneeoa.messages import REPLY_SCHEMA, envelope
+
+FOLDER = ROOT / ".gateway"
+START_SECONDS = 60
+REFUSALS = {
+    400: ("bad_request", "The gateway does not understand this request; a Content-Length is needed."),
+    401: ("unauthorized", "The Authorization header is missing or unknown."),
+    404: ("not_found", "Films go to /wfpredict/knee_oa, /predictions/detector or /predictions/grader."),
+    405: ("method_not_allowed", "Films are sent with POST."),
+    408: ("timeout", "The request did not arrive in time."),
+    413: ("too_large", "The body is larger than 64 MiB."),
+    500: ("internal_error", "The gateway failed."),
+    502: ("unavailable", "The server gave no proper answer; ask again."),
+    503: ("unavailable", "The server is busy or not ready; ask again after the seconds in Retry-After."),
+    504: ("timeout", "The server took too long."),
+}
+
+
+def refusal(status: int) -> bytes:
+    """The whole HTTP answer for a status, its body in the shape of every reply."""
+    error = KneeOaError(REFUSALS[status][1])
+    error.code, error.http_status, error.stage = REFUSALS[status][0], status, "gateway"
+    body = json.dumps(envelope(REPLY_SCHEMA, error), separators=(",", ":")).encode()
+    headers = ["Content-Type: application/json", f"Content-Length: {len(body)}", "Cache-Control: no-cache"]
+    headers += {401: ['WWW-Authenticate: Basic realm="kneeoa"'], 503: ["Retry-After: 5"]}.get(status, [])
+    head = "\r\n".join([f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *headers])
+    return head.encode() + b"\r\n\r\n" + body
+
+
+def credential(text: str) -> str:
+    """What the gateway keeps of a credential, ``token`` or ``user:password``: the sha256 of its Authorization header."""
+    header = f"Basic {base64.b64encode(text.encode()).decode()}" if ":" in text else f"Bearer {text}"
+    return hashlib.sha256(header.encode()).hexdigest()
+
+
+def _settings(folder: Path, run: Path, bind: str, certificate: Path) -> None:
+    """The part of the configuration that this run decides; 0600, since it holds TorchServe's token."""
+    key = json.loads((run / "key_file.json").read_text())["inference"]["key"]
+    values = {
+        "BIND": bind,
+        "CERTIFICATE": certificate,
+        "FILES": folder,
+        "KEY": key,
+        "SERVER": json.loads((run / "server.json").read_text())["url"].removeprefix("http://"),
+    }
+    lines = ["global", *(f'    setenv KNEEOA_{name} "{value}"' for name, value in values.items())]
+    (folder / "settings.cfg").touch(0o600)
+    (folder / "settings.cfg").write_text("\n".join(lines) + "\n")
+    (folder / "gateway.json").write_text(json.dumps({"bind": bind, "certificate": str(certificate)}))
+
+
+def start(
+    folder: Path = FOLDER,
+    run: Path = RUN,
+    bind: str = "127.0.0.1:8443",
+    certificate: Path | None = None,
+    users: Path | None = None,
+) -> None:
+    """Start HAProxy; returns once it calls the server ready.
+
+    Parameters
+    ----------
+    certificate : Path, optional
+        PEM with key and chain. Without: self-signed, for localhost, valid for 30 days, in ``tls.pem``.
+    users : Path, optional
+        A token or user:password a line, besides the token in the folder's ``key_file.json``. It is only read.
+
+    Raises
+    ------
+    SystemExit
+        If HAProxy is not installed, the server does not run, or it does not become ready.
+    """
+    tool = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
+    if tool is None:
+        raise SystemExit("HAProxy is not installed; on Debian: apt-get install haproxy")
+    if not running(run):
+        raise SystemExit("no server is running; start it first with: make serve")
+    if running(folder):
+        raise SystemExit("a gateway is already running here; stop it with: make gateway-stop")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for status in REFUSALS:
+        (folder / f"{status}.http").write_bytes(refusal(status))
+    if not (folder / "key_file.json").exists():
+        (folder / "key_file.json").touch(0o600)
+        (folder / "key_file.json").write_text(json.dumps({"inference": {"key": secrets.token_urlsafe(32)}}))
+    own = json.loads((folder / "key_file.json").read_text())["inference"]["key"]
+    others = [line for line in users.read_text().splitlines() if line] if users else []
+    (folder / "clients").write_text("\n".join(map(credential, [own, *others])) + "\n")
+    if certificate is None:
+        certificate = folder / "tls.pem"
+        if not certificate.exists():
+            _self_signed(certificate)
+    _settings(folder, run, bind, certificate)
+    command = [tool, "-W", "-f", str(folder / "settings.cfg"), "-f", str(ROOT / "deploy/gateway/haproxy.cfg")]
+    with open(folder / "haproxy.log", "ab") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    (folder / "pid").write_text(str(process.pid))
+    try:
+        _until_ready(folder, process)
+    except BaseException:
+        stop(folder)
+        raise
+
+
+def refresh(folder: Path = FOLDER, run: Path = RUN) -> None:
+    """After a restart of the server: take its new token and address, without losing a connection. No gateway: nothing."""
+    if not running(folder):
+        return
+    kept = json.loads((folder / "gateway.json").read_text())
+    _settings(folder, run, kept["bind"], Path(kept["certificate"]))
+    os.kill(int((folder / "pid").read_text()), signal.SIGUSR2)
+    _until_ready(folder)
+
+
+def ready(folder: Path = FOLDER) -> bool:
+    """Whether both nodes answered the gateway's last checks."""
+    bind = json.loads((folder / "gateway.json").read_text())["bind"]
+    blind = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # it is asked from here, whatever name its certificate has
+    blind.check_hostname, blind.verify_mode = False, ssl.CERT_NONE
+    try:
+        urlopen(f"https://127.0.0.1:{bind.rpartition(':')[2]}/ready", timeout=5, context=blind).close()
+    except OSError:
+        return False
+    return True
+
+
+def _until_ready(folder: Path, process: subprocess.Popen | None = None) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not ready(folder):
+        if (process and process.poll() is not None) or time.monotonic() > deadline:
+            raise SystemExit(f"the gateway did not become ready; see {folder / 'haproxy.log'}")
+        time.sleep(0.1)
+
+
+def _self_signed(path: Path) -> None:
+    path.touch(0o600)
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", *names]
+    made = subprocess.run([*command, "-keyout", "-", "-out", "-"], capture_output=True, check=True)
+    path.write_bytes(made.stdout)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("action", choices=("start", "refresh", "stop"))
+    parser.add_argument("--bind", default="127.0.0.1:8443", help="address and port; *:8443 for all")
+    parser.add_argument("--certificate", type=Path, help="PEM with key and chain; default: self-signed")
+    parser.add_argument("--users", type=Path, help="a token or user:password a line")
+    arguments = parser.parse_args()
+    if arguments.action == "stop":
+        stop(FOLDER)
+    elif arguments.action == "refresh":
+        refresh()
+    else:
+        start(bind=arguments.bind, certificate=arguments.certificate, users=arguments.users)
+        print(f"ready: https://{arguments.bind}/wfpredict/knee_oa; key in .gateway/key_file.json")
