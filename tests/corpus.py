@@ -89,6 +89,9 @@ DICOM = {
     "slope 0": (lambda: small_film(RescaleSlope=0), CorruptImage),
     "slope infinite": (lambda: small_film(RescaleSlope="1e999"), CorruptImage),
     "intercept not a number": (lambda: small_film(RescaleIntercept="nan"), CorruptImage),
+    "slope of nearly 0": (lambda: small_film(RescaleSlope="1e-40"), CorruptImage),
+    "slope beyond float32": (lambda: small_film(RescaleSlope="1e36"), CorruptImage),
+    "intercept that swallows the film": (lambda: small_film(RescaleIntercept="1e30"), CorruptImage),
     "slope in words": (lambda: small_film(RescaleSlope=b"steep"), CorruptImage),
     "unknown transfer syntax": (
         lambda: small_film().replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.9\0"),
@@ -191,7 +194,6 @@ RASTER = {
 UNUSABLE = {
     "flat film": (lambda: file_of(Image.new("L", (5600, 5600)), "PNG"), NotARadiograph),
     "too small": (lambda: file_of(Image.fromarray(GREY[:40, :40]), "PNG"), NotARadiograph),
-    "rescaled to nothing": (lambda: small_film(RescaleSlope="1e-40"), NotARadiograph),
 }
 SECRET = "SENTINEL"  # what no log, metric, reply or result may ever show
 _SCRIPT = f"<script>{SECRET}</script>$(touch /tmp/{SECRET})"

@@ -16,6 +16,7 @@ from kneeoa.errors import KneeOaError
 WORKFLOW = "wfpredict/knee_oa"
 AWAY = 180.0  # s for which a server that is not there is waited for; a restart takes about 30
 FAILING = 60.0  # s for which a request that fails is asked again; a worker is back in about 10
+NOT_OF_THE_FILM = (401, 403, 404, 405)  # the gateway's answers to the client, in the shape of a reply too
 TIMEOUT = 120.0  # s; the workflow's own is 60 s
 
 
@@ -120,7 +121,7 @@ class Server:
                 answer = self._send(film, endpoint, side)
                 self.reached = True
                 message, status = _ours(answer), answer.status_code
-                if message is not None and status < 500:
+                if message is not None and status < 500 and status not in NOT_OF_THE_FILM:
                     return message
                 fault = f"{self.url} answered HTTP {status}: {_text(answer)}"
                 if status in (400, 401, 403) and self._reread_key():
@@ -133,9 +134,11 @@ class Server:
                 if not self.reached:
                     raise ServerError(fault) from None
             if time.monotonic() + pause > started + patience:
-                if message is not None:
-                    return message
-                raise ServerFailed if patience == FAILING else ServerError(fault)
+                if patience == AWAY:
+                    raise ServerError(fault)
+                if message is None:
+                    raise ServerFailed
+                return message
             if self.closing.wait(pause * random.uniform(0.5, 1.0)):  # not all clients at once
                 raise ServerError("given up")
             pause = min(2 * pause, 10.0)

@@ -14,7 +14,6 @@ import signal
 import ssl
 import subprocess
 import time
-from http import HTTPStatus
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -38,15 +37,11 @@ REFUSALS = {
 }
 
 
-def refusal(status: int) -> bytes:
-    """The whole HTTP answer for a status, its body in the shape of every reply."""
+def refusal(status: int) -> str:
+    """The body for a status, in the shape of every reply."""
     error = KneeOaError(REFUSALS[status][1])
     error.code, error.http_status, error.stage = REFUSALS[status][0], status, "gateway"
-    body = json.dumps(envelope(REPLY_SCHEMA, error), separators=(",", ":")).encode()
-    headers = ["Content-Type: application/json", f"Content-Length: {len(body)}", "Cache-Control: no-cache"]
-    headers += {401: ['WWW-Authenticate: Basic realm="kneeoa"'], 503: ["Retry-After: 5"]}.get(status, [])
-    head = "\r\n".join([f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *headers])
-    return head.encode() + b"\r\n\r\n" + body
+    return json.dumps(envelope(REPLY_SCHEMA, error), separators=(",", ":"))
 
 
 def credential(text: str) -> str:
@@ -63,6 +58,7 @@ def _settings(folder: Path, run: Path, bind: str, certificate: Path) -> None:
         "CERTIFICATE": certificate,
         "FILES": folder,
         "KEY": key,
+        "LUA": ROOT / "deploy/gateway/refuse.lua",
         "SERVER": json.loads((run / "server.json").read_text())["url"].removeprefix("http://"),
     }
     lines = ["global", *(f'    setenv KNEEOA_{name} "{value}"' for name, value in values.items())]
@@ -101,7 +97,7 @@ def start(
         raise SystemExit("a gateway is already running here; stop it with: make gateway-stop")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for status in REFUSALS:
-        (folder / f"{status}.http").write_bytes(refusal(status))
+        (folder / f"{status}.json").write_text(refusal(status))
     if not (folder / "key_file.json").exists():
         (folder / "key_file.json").touch(0o600)
         (folder / "key_file.json").write_text(json.dumps({"inference": {"key": secrets.token_urlsafe(32)}}))

@@ -19,6 +19,7 @@ from kneeoa.tasks import Laterality
 DETECTION_SCHEMA = "kneeoa.detection/1"
 REPLY_SCHEMA = "kneeoa.reply/1"
 DISCLAIMER = "Research software, not a medical device. Not for diagnosis or treatment decisions."
+ERROR_FIELDS = {"code": str, "message": str, "stage": str, "http_status": int}
 MAX_CROP = 4096  # pixels a side; a larger crop is no main joint of ours
 
 Message = dict[str, Any]
@@ -95,11 +96,17 @@ def parse_detection(body: bytes) -> Message:
         If it is not JSON of the schema.
     """
     try:
-        message = json.loads(body)
+        message = json.loads(body, parse_constant=_refuse)
     except (ValueError, RecursionError):
         raise BadRequest("the grader expects the detector's JSON reply", stage="grade") from None
     if not isinstance(message, dict) or message.get("schema") != DETECTION_SCHEMA:
         raise BadRequest(f"the grader expects a message with schema {DETECTION_SCHEMA}", stage="grade")
+    error, failed = message.get("error"), message.get("status") == "error"
+    fields = {k: type(v) for k, v in error.items()} if isinstance(error, dict) else None
+    if fields != (ERROR_FIELDS if failed else None):
+        raise BadRequest("a message of status error, and no other, needs an error", stage="grade")
+    if not isinstance(message.get("model", {}), dict):
+        raise BadRequest("model must be an object", stage="grade")
     knees = message.get("knees")
     sides = {side.value for side in Laterality}
     if not isinstance(knees, list) or len(knees) > 2:
@@ -112,6 +119,10 @@ def parse_detection(body: bytes) -> Message:
         if knee["status"] == "found" and not isinstance(knee.get("crop"), str):
             raise BadRequest("a found knee needs a crop: a base64 PNG of its main joint", stage="grade")
     return message
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError("NaN and Infinity are not JSON, and would not be in the reply")
 
 
 def encode_png(image: np.ndarray) -> str:

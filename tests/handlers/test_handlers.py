@@ -103,6 +103,12 @@ def test_a_detector_error_passes_the_grader_untouched(detect, grade):
         json.dumps({"schema": DETECTION_SCHEMA, "knees": [{"knee": 1, "status": "found"}]}).encode(),
         json.dumps({"schema": DETECTION_SCHEMA, "knees": [{"knee": [], "status": {}}]}).encode(),
         json.dumps({"schema": DETECTION_SCHEMA, "knees": {}}).encode(),
+        # what fuzzing found
+        json.dumps({"schema": DETECTION_SCHEMA, "knees": [], "model": True}).encode(),
+        json.dumps({"schema": DETECTION_SCHEMA, "knees": [], "status": "error"}).encode(),
+        json.dumps({"schema": DETECTION_SCHEMA, "knees": [], "status": "error", "error": {"code": 1}}).encode(),
+        json.dumps({"schema": DETECTION_SCHEMA, "knees": [], "error": {}}).encode(),
+        json.dumps({"schema": DETECTION_SCHEMA, "knees": [], "film": {"width": float("nan")}}).encode(),
     ],
 )
 def test_the_grader_answers_nonsense_with_a_code_and_grades_its_neighbour(grade, detection, body):

@@ -31,6 +31,7 @@ SOP_CLASSES = (
     uid.DigitalXRayImageStorageForProcessing,
     uid.SecondaryCaptureImageStorage,  # research sets
 )
+SLOPE, INTERCEPT = (1e-4, 1e4), 1e7  # outside, a rescale is a mistake, and float32 does not hold its values apart
 SPACING_MM = (0.01, 5.0)  # outside, a pixel spacing is a mistake and not a detector
 # fmt: off
 _ELEMENTS = (
@@ -79,10 +80,12 @@ def _read(file: BytesIO) -> Radiograph:
     ds.set_original_encoding(syntax.is_implicit_VR, syntax.is_little_endian)
     _check(ds)
     slope, intercept = _number(ds, "RescaleSlope", 1.0), _number(ds, "RescaleIntercept", 0.0)
+    if not (SLOPE[0] <= abs(slope) <= SLOPE[1] and abs(intercept) <= INTERCEPT):
+        raise CorruptImage
     pixels = _stored_pixels(ds, syntax).astype(np.float32)
     pixels *= slope
     pixels += intercept
-    if slope == 0 or pixels.shape != (ds.Rows, ds.Columns) or not np.isfinite(pixels).all():
+    if pixels.shape != (ds.Rows, ds.Columns):
         raise CorruptImage
     inverted = ds.PhotometricInterpretation == "MONOCHROME1"
     if inverted:
