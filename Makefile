@@ -48,6 +48,15 @@ batch-scale: setup  ## WORKERS=n of each plain model
 batch-down: setup  ## remove the plain models
 	@$(BIN)/kneeoa models down
 
+soak: archives  ## thousands of films, good and bad, with kills and a restart on the way [N=5000 CLIENTS=64]
+	@$(BIN)/python -m tests.bench.soak $(call given,n clients seed)
+
+bench: archives  ## films a second: batches against the workflow against bare networks, as ratios
+	@$(BIN)/python -m tests.bench.throughput $(call given,films seed)
+
+fuzz: setup  ## mutated films and messages through both handlers [SECONDS=600]
+	@$(BIN)/python -m tests.bench.fuzz $(call given,seconds seed)
+
 samples: setup  ## redraw samples/*.dcm from their seeds
 	@$(BIN)/python -m training.make_samples
 

@@ -17,8 +17,9 @@ for _, status in ipairs({ 400, 401, 404, 405, 413, 503 }) do
 end
 
 core.register_service("refuse", "http", function(applet)
-    local status = tonumber(applet:get_var("txn.refuse"))
-    while #(applet:receive(65536) or "") > 0 do
+    local status = tonumber(applet.headers["x-refuse"][0])
+    local patience = core.now().sec + 20 -- for a client that sends drop by drop
+    while #(applet:receive(65536) or "") > 0 and core.now().sec < patience do
     end
     applet:set_status(status)
     applet:add_header("Content-Type", "application/json")
