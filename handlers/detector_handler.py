@@ -11,7 +11,7 @@ from kneeoa.detection.detector import Detector
 from kneeoa.errors import BadRequest, InternalError, KneeOaError
 from kneeoa.imaging import decode
 from kneeoa.messages import DETECTION_SCHEMA, Message, envelope
-from kneeoa.serving import answer, body_of, header
+from kneeoa.serving import answer, body_of, header, no_sooner
 from kneeoa.tasks import Laterality
 
 log = logging.getLogger(__name__)
@@ -26,10 +26,12 @@ class DetectorHandler:
         threads = int(context.model_yaml_config.get("threads", os.cpu_count() or 1))
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
+        self.least_seconds = float(context.model_yaml_config.get("least_seconds", 0))
         self.detector = Detector.from_file(folder / "detector.safetensors")
 
     def handle(self, data: list[dict], context) -> list[bytes]:  # noqa: ANN001
-        return answer([self._one(row, context, i) for i, row in enumerate(data)], context)
+        with no_sooner(self.least_seconds):
+            return answer([self._one(row, context, i) for i, row in enumerate(data)], context)
 
     def _one(self, row: dict, context, index: int) -> Message:  # noqa: ANN001
         model = {"detector": self.detector.identity}

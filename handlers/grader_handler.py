@@ -12,7 +12,7 @@ from kneeoa.errors import BadRequest, InternalError, KneeOaError
 from kneeoa.grading.grader import Grader
 from kneeoa.messages import Message, decode_png, parse_detection
 from kneeoa.reply import build_reply
-from kneeoa.serving import answer, body_of
+from kneeoa.serving import answer, body_of, no_sooner
 from kneeoa.tasks import Laterality
 
 log = logging.getLogger(__name__)
@@ -26,12 +26,17 @@ class GraderHandler:
         threads = int(context.model_yaml_config.get("threads", os.cpu_count() or 1))
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
+        self.least_seconds = float(context.model_yaml_config.get("least_seconds", 0))
         gpu = properties.get("gpu_id")
         use_gpu = torch.cuda.is_available() and gpu is not None
         device = torch.device("cuda", int(gpu)) if use_gpu else torch.device("cpu")
         self.grader = Grader.from_file(Path(properties["model_dir"]) / "grader.safetensors", device)
 
     def handle(self, data: list[dict], context) -> list[bytes]:  # noqa: ANN001
+        with no_sooner(self.least_seconds):
+            return self._answers(data, context)
+
+    def _answers(self, data: list[dict], context) -> list[bytes]:  # noqa: ANN001
         items = [self._read(row) for row in data]
         joints = [joint for _, found in items for joint in found]
         try:

@@ -30,6 +30,7 @@ REFUSALS = {
     405: ("method_not_allowed", "Films are sent with POST."),
     408: ("timeout", "The request did not arrive in time."),
     413: ("too_large", "The body is larger than 64 MiB."),
+    415: ("unsupported_media_type", "A form; send the file itself as the body, e.g. curl -T film.dcm."),
     500: ("internal_error", "The gateway failed."),
     502: ("unavailable", "The server gave no proper answer; ask again."),
     503: ("unavailable", "The server is busy or not ready; ask again after the seconds in Retry-After."),

@@ -12,7 +12,7 @@ local function body_of(status)
 end
 
 local bodies = {}
-for _, status in ipairs({ 400, 401, 404, 405, 413, 503 }) do
+for _, status in ipairs({ 400, 401, 404, 405, 413, 415, 503 }) do
     bodies[status] = body_of(status)
 end
 

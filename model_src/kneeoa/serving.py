@@ -1,6 +1,9 @@
 """The few words of TorchServe's request format that both handlers share; duck-typed, so nothing here imports it."""
 
 import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from kneeoa.errors import EmptyBody
@@ -29,6 +32,18 @@ def header(context: Any, index: int, name: str) -> str | None:
     """A request header of one batch item, whatever its spelling's case."""
     headers = context.get_all_request_header(index) or {}
     return next((value for key, value in headers.items() if key.lower() == name), None)
+
+
+@contextmanager
+def no_sooner(seconds: float) -> Iterator[None]:
+    """Lets what is inside take at least so long.
+
+    TorchServe's workflow engine queues a job first and attaches what waits for its reply afterwards; a reply that is faster,
+    as that to a bad film is, is lost, and the request hangs until its time-out (docs/operations.md).
+    """
+    began = time.monotonic()
+    yield
+    time.sleep(max(0.0, began + seconds - time.monotonic()))
 
 
 def answer(messages: list[Message], context: Any) -> list[bytes]:

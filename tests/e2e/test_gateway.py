@@ -87,6 +87,13 @@ def test_a_refusal_arrives_whole_while_megabytes_are_still_being_sent(outside, h
     assert answer.status_code == answer.json()["error"]["http_status"] == status
 
 
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
+def test_a_form_is_told_to_be_one(outside, sample, kind):
+    answer = ask(outside, "POST", WORKFLOW, {"Content-Type": kind}, sample)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")
+
+
 def test_a_chunked_body_is_refused(outside):
     answer = requests.post(f"{outside.url}/{WORKFLOW}", data=iter([b"film"]), auth=("anna", "secret"), timeout=60)
 
