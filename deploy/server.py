@@ -80,6 +80,7 @@ def start(run: Path = RUN, store: Path = ROOT / "model_store", port: int = 8080,
         "METRICS_LOCATION": str(run / "metrics"),
         "TEMP": str(run / "tmp"),
         "TMPDIR": str(run / "tmp"),
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait by spinning take the cores from the other worker
     }
     tool = Path(sys.executable).parent / "torchserve"
     config = configure(run, store, port)

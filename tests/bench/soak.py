@@ -63,12 +63,12 @@ def good_films(number: int, seed: int) -> list[bytes]:
     return [to_dicom(draw_film(rng), **how) for how in stored]
 
 
-def processes(run: Path) -> dict[str, psutil.Process]:
-    """The JVM and the workflow's two workers, by name."""
+def processes(run: Path, node: str = "knee_oa__{}") -> dict[str, psutil.Process]:
+    """The JVM and a worker of each of the workflow's two nodes (``node="{}"``: of the plain models), by name."""
     children = psutil.Process(int((run / "pid").read_text())).children(recursive=True)
     found = {"jvm": next(p for p in children if p.name() == "java")}
     for name in ("detector", "grader"):
-        reply = management(run, "GET", f"models/knee_oa__{name}").json()
+        reply = management(run, "GET", f"models/{node.format(name)}").json()
         found[name] = psutil.Process(int(reply[0]["workers"][0]["pid"]))
     return found
 
