@@ -23,7 +23,7 @@ class DetectorHandler:
 
     def initialize(self, context) -> None:  # noqa: ANN001  (TorchServe's Context)
         folder = Path(context.system_properties["model_dir"])
-        threads = int(context.model_yaml_config.get("threads", (os.cpu_count() or 2) // 2))
+        threads = int(context.model_yaml_config.get("threads", max(1, (os.cpu_count() or 1) // 2)))
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
         self.least_seconds = float(context.model_yaml_config.get("least_seconds", 0))
