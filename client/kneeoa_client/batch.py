@@ -77,7 +77,8 @@ def run(names: Sequence[str], results: Path, server: Server, in_flight: int) -> 
 
 def _grade(films: Iterator[Source], total: int, journal: Journal, server: Server, in_flight: int) -> None:
     bar = tqdm(total=total, unit="film", smoothing=0.05, disable=not sys.stderr.isatty())
-    told, waiting = time.monotonic(), dict[Future, str]()
+    started = told = time.monotonic()
+    before, waiting = len(journal.done), dict[Future, str]()
 
     def keep(answered: Iterator[Future] | set[Future]) -> None:
         for future in answered:
@@ -95,7 +96,11 @@ def _grade(films: Iterator[Source], total: int, journal: Journal, server: Server
             waiting[pool.submit(one, film, server)] = film.name
             if bar.disable and time.monotonic() - told > LINE_SECONDS:
                 told = time.monotonic()
-                print(f"{len(journal.done)} of {total} films", file=sys.stderr, flush=True)
+                print(
+                    _line(len(journal.done), total, len(journal.done) - before, told - started),
+                    file=sys.stderr,
+                    flush=True,
+                )
         keep(wait(waiting).done)
     finally:  # interrupted: what is under way is still answered and kept, what would be asked again is not
         server.closing.set()
@@ -103,6 +108,13 @@ def _grade(films: Iterator[Source], total: int, journal: Journal, server: Server
         keep(f for f in list(waiting) if not f.cancelled() and not f.exception())
         server.closing.clear()
         bar.close()
+
+
+def _line(done: int, total: int, now: int, seconds: float) -> str:
+    """Progress where there is no terminal, with this run's rate."""
+    rate = now / seconds
+    left = tqdm.format_interval((total - done) / rate) if rate else "?"
+    return f"{done} of {total} films, {rate:.2f} films/s, {left} left"
 
 
 def one(film: Source, server: Server) -> dict[str, Any]:

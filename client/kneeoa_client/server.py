@@ -105,7 +105,7 @@ class Server:
         return message
 
     def post_patiently(self, film: bytes, side: str | None = None, endpoint: str = WORKFLOW) -> dict[str, Any]:
-        """The same in spite of a server that fails, is full, restarts or changes its key: asked again, ever more rarely.
+        """The same in spite of a server that fails, is busy, restarts or changes its key: asked again, ever more rarely.
 
         Raises
         ------
@@ -129,6 +129,8 @@ class Server:
                 if status < 500 and status != 404:  # 404: restarted, and the model is not registered yet
                     raise ServerError(fault)
                 patience = AWAY if status in (404, 503) else FAILING
+                if message is not None and message["error"]["code"] == "busy":
+                    started = time.monotonic()  # it is there and works: waiting for a place is no failure
             except (requests.ConnectionError, requests.Timeout) as error:
                 fault = f"no answer from {self.url} ({type(error).__name__})"
                 if not self.reached:
@@ -141,7 +143,7 @@ class Server:
                 return message
             if self.closing.wait(pause * random.uniform(0.5, 1.0)):  # not all clients at once
                 raise ServerError("given up")
-            pause = min(2 * pause, 10.0)
+            pause = min(2 * pause, 5.0)
 
     def _send(self, body: bytes, endpoint: str, side: str | None) -> requests.Response:
         headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/octet-stream"}

@@ -23,25 +23,27 @@ from kneeoa.messages import REPLY_SCHEMA, envelope
 
 FOLDER = ROOT / ".gateway"
 START_SECONDS = 60
-REFUSALS = {
-    400: ("bad_request", "The gateway does not understand this request; a Content-Length is needed."),
-    401: ("unauthorized", "The Authorization header is missing or unknown."),
-    404: ("not_found", "Films go to /wfpredict/knee_oa, /predictions/detector or /predictions/grader."),
-    405: ("method_not_allowed", "Films are sent with POST."),
-    408: ("timeout", "The request did not arrive in time."),
-    413: ("too_large", "The body is larger than 64 MiB."),
-    415: ("unsupported_media_type", "A form; send the file itself as the body, e.g. curl -T film.dcm."),
-    500: ("internal_error", "The gateway failed."),
-    502: ("unavailable", "The server gave no proper answer; ask again."),
-    503: ("unavailable", "The server is busy or not ready; ask again after the seconds in Retry-After."),
-    504: ("timeout", "The server took too long."),
+REFUSALS = {  # file → status, code, message
+    "400": (400, "bad_request", "The gateway does not understand this request; a Content-Length is needed."),
+    "401": (401, "unauthorized", "The Authorization header is missing or unknown."),
+    "404": (404, "not_found", "Films go to /wfpredict/knee_oa, /predictions/detector or /predictions/grader."),
+    "405": (405, "method_not_allowed", "Films are sent with POST."),
+    "408": (408, "timeout", "The request did not arrive in time."),
+    "413": (413, "too_large", "The body is larger than 64 MiB."),
+    "415": (415, "unsupported_media_type", "A form; send the file itself as the body, e.g. curl -T film.dcm."),
+    "500": (500, "internal_error", "The gateway failed."),
+    "502": (502, "unavailable", "The server gave no proper answer; ask again."),
+    "503": (503, "unavailable", "The server is not ready; ask again after the seconds in Retry-After."),
+    "504": (504, "timeout", "The server took too long."),
+    "busy": (503, "busy", "Too many films are waiting; ask again after the seconds in Retry-After."),
 }
 
 
-def refusal(status: int) -> str:
-    """The body for a status, in the shape of every reply."""
-    error = KneeOaError(REFUSALS[status][1])
-    error.code, error.http_status, error.stage = REFUSALS[status][0], status, "gateway"
+def refusal(name: str) -> str:
+    """The body of a refusal, in the shape of every reply."""
+    status, code, message = REFUSALS[name]
+    error = KneeOaError(message, stage="gateway")
+    error.code, error.http_status = code, status
     return json.dumps(envelope(REPLY_SCHEMA, error), separators=(",", ":"))
 
 
@@ -97,8 +99,8 @@ def start(
     if running(folder):
         raise SystemExit("a gateway is already running here; stop it with: make gateway-stop")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for status in REFUSALS:
-        (folder / f"{status}.json").write_text(refusal(status))
+    for name in REFUSALS:
+        (folder / f"{name}.json").write_text(refusal(name))
     if not (folder / "key_file.json").exists():
         (folder / "key_file.json").touch(0o600)
         (folder / "key_file.json").write_text(json.dumps({"inference": {"key": secrets.token_urlsafe(32)}}))

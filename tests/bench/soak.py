@@ -151,8 +151,9 @@ def soak(number: int, clients: int, bad: float, seed: int, rest: float = REST) -
         os.environ["REQUESTS_CA_BUNDLE"] = str(door / "tls.pem")
         server = Recording.find(f"https://{bind}", door / "key_file.json")
         quiet = {film: server.post(film) for film in good}
-        with ThreadPoolExecutor(clients) as pool:  # warm: pools and heaps at the size that this load needs
-            list(pool.map(server.post_patiently, good * 4))
+        if rest:  # it will be weighed: pools and heaps at the size that this load needs
+            with ThreadPoolExecutor(clients) as pool:
+                list(pool.map(server.post_patiently, good * 4))
         before = weigh(run)
         server.sent.clear()
         faults, told = Faults(run, port, door, number), Counter[str]()

@@ -1,15 +1,17 @@
 """The handlers as TorchServe calls them, without TorchServe."""
 
 import json
+import time
 from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 
 from handlers.detector_handler import DetectorHandler
 from handlers.grader_handler import GraderHandler
 from kneeoa.messages import DETECTION_SCHEMA
-from tests.conftest import WEIGHTS
+from tests.conftest import ROOT, WEIGHTS
 
 
 class Context(SimpleNamespace):
@@ -149,3 +151,16 @@ def test_the_grader_takes_the_gpu_torchserve_assigns_where_there_is_one(monkeypa
         GraderHandler().initialize(Context(gpu=gpu))
 
     assert asked == [torch.device("cuda", 1), torch.device("cpu"), torch.device("cpu")]
+
+
+def test_no_reply_is_faster_than_the_floor_that_both_archives_set():
+    for handler, name in ((DetectorHandler(), "detector"), (GraderHandler(), "grader")):
+        context = Context()
+        context.model_yaml_config = yaml.safe_load((ROOT / f"handlers/{name}.yaml").read_text())
+        handler.initialize(context)
+        began = time.monotonic()
+
+        handler.handle([{"body": b""}], context)
+
+        assert context.model_yaml_config["least_seconds"] == 0.05
+        assert time.monotonic() - began >= 0.05

@@ -1,6 +1,7 @@
 """The batch client against a server made of a few lines: what is retried, what is not, and what a cut-off run leaves."""
 
 import json
+import re
 import threading
 import time
 import tracemalloc
@@ -41,7 +42,11 @@ class Fake:
                     failing = model == "detector" and fake.seen[film, model] <= times
                 status = 400 if self.headers["Authorization"] != f"Bearer {fake.key}" else status if failing else 200
                 message = envelope(DETECTION_SCHEMA if model == "detector" else REPLY_SCHEMA, film=film.hex())
-                content = json.dumps(message if status == 200 else {"code": status, "message": "no"}).encode()
+                if status == "busy":
+                    status, message = 503, message | {"error": {"code": "busy", "message": "full"}}
+                elif status != 200:
+                    message = {"code": status, "message": "no"}
+                content = json.dumps(message).encode()
                 with lock:
                     fake.now -= 1
                 if status == 0:  # the connection breaks
@@ -106,6 +111,14 @@ def test_a_server_that_fails_for_a_while_is_asked_again(fault, folder, fake, ser
     assert fake.seen[b"film 3", "detector"] == 3
 
 
+def test_a_busy_server_is_waited_for_as_long_as_it_takes(folder, fake, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(client, "AWAY", 0.9)  # less than four answers of "busy" take
+    monkeypatch.setattr(client.random, "uniform", lambda _, most: most)
+    fake.script[b"film 3"] = ("busy", 4)
+
+    assert run([str(folder)], tmp_path / "r.csv", server, in_flight=2).statuses == {"ok": 12}
+
+
 def test_a_film_that_fails_for_good_is_one_error_row(folder, fake, server, tmp_path):
     fake.script[b"film 3"] = (500, 10**6)
 
@@ -159,6 +172,15 @@ def test_a_line_cut_off_while_written_is_done_again(tmp_path):
     assert journal.path.read_bytes() == text
     with pytest.raises(ValueError, match="before"), again:
         again.add("a", reply)
+
+
+def test_progress_without_a_terminal_is_a_line_with_rate_and_time_left(folder, server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("kneeoa_client.batch.LINE_SECONDS", 0)
+
+    run([str(folder)], tmp_path / "r.csv", server, in_flight=1)
+
+    lines = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"11 of 12 films, \d+\.\d\d films/s, 00:0\d left", lines[-1])
 
 
 def test_a_server_that_never_answered_is_told_at_once(folder, fake, server, tmp_path):
