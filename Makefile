@@ -36,6 +36,12 @@ gateway: setup  ## HAProxy in front of the running server: TLS, tokens, limits [
 gateway-stop: setup  ## stop it
 	@$(BIN)/python -m deploy.gateway.launcher stop
 
+monitoring: setup  ## Prometheus and the probe beside the running server: http://127.0.0.1:9090
+	@$(BIN)/python -m deploy.monitoring.launcher start
+
+monitoring-stop: setup  ## stop them; what was recorded is kept in .monitoring
+	@$(BIN)/python -m deploy.monitoring.launcher stop
+
 demo: archives  ## start, grade a sample film, write out/, stop
 	@$(BIN)/python deploy/demo.py
 
@@ -69,6 +75,9 @@ lint: setup  ## ruff and mypy
 test: lint archives  ## everything, the end-to-end tests against a real server included
 	@$(BIN)/python -m pytest
 
+reference: setup  ## DATA=folder [FILMS=300]: the population that drift is measured against, for new weights; then make docs
+	@$(BIN)/python -m training.make_reference $(call given,data films seed)
+
 manifest: setup  ## KIND=oai|most|oai-most|knee-kl|table DATA=folder OUT=manifest.parquet [SPLIT=by-subject] [SEED=0]
 	@$(BIN)/python -m training.make_manifest $(KIND) $(DATA) --out $(OUT) $(call given,split seed)
 
@@ -100,5 +109,5 @@ evaluate-films: setup  ## DATA=folder [FILMS=100]: the whole path, on films comp
 clean:  ## remove what was built (not .venv)
 	@rm -rf model_store/*.mar model_store/*.war out .run
 
-.PHONY: help setup archives serve stop demo batch-up batch-scale batch-down samples docs lint test manifest crops synthetic ablation train-detector train-grader finish-grader evaluate evaluate-films clean
+.PHONY: help setup archives serve stop gateway gateway-stop monitoring monitoring-stop demo batch-up batch-scale batch-down soak bench fuzz samples docs lint test reference manifest crops synthetic train-detector train-grader finish-grader ablation evaluate evaluate-films clean
 .DEFAULT_GOAL := help

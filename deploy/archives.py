@@ -22,6 +22,8 @@ def build(store: Path, configs: Path = ROOT / "handlers") -> None:
             stage = Path(folder, "stage")
             shutil.copytree(ROOT / "model_src/kneeoa", stage / "kneeoa", ignore=shutil.ignore_patterns("__pycache__"))
             shutil.copy(ROOT / f"model_src/weights/{name}.safetensors", stage)
+            if name == "grader":
+                shutil.copy(ROOT / "model_src/weights/reference.json", stage)
             _run(
                 "torch-model-archiver",
                 *("--model-name", name, "--version", version["__version__"], "--force"),
@@ -52,7 +54,7 @@ def stale(store: Path) -> bool:
 
 
 def _matters(file: Path) -> bool:
-    return file.suffix in (".py", ".yaml", ".safetensors")
+    return file.suffix in (".py", ".yaml", ".json", ".safetensors")
 
 
 def _run(tool: str, *arguments: str, tmp: str) -> None:

@@ -49,16 +49,23 @@ def confined(run: Path) -> list[str]:
     return words if allowed else []
 
 
-def configure(run: Path, store: Path, port: int) -> Path:
-    """The run's own config.properties: the repository's with this run's five ports."""
+def configure(run: Path, store: Path, port: int, metrics: Path) -> Path:
+    """The run's own config.properties: the repository's with this run's five ports and its paths."""
     lines = (ROOT / "config.properties").read_text().splitlines()
     moved = (re.sub(r"^(\w+(?:_address=.*:|_port=))808(\d)$", lambda m: f"{m[1]}{port + int(m[2])}", x) for x in lines)
     target = run / "config.properties"
-    target.write_text("\n".join(moved) + f"\nmodel_store={store}\nworkflow_store={store}\n")
+    paths = {"model_store": store, "workflow_store": store, "metrics_config": metrics}
+    target.write_text("\n".join([*moved, *(f"{name}={path}" for name, path in paths.items())]) + "\n")
     return target
 
 
-def start(run: Path = RUN, store: Path = ROOT / "model_store", port: int = 8080, plain_models: bool = False) -> None:
+def start(
+    run: Path = RUN,
+    store: Path = ROOT / "model_store",
+    port: int = 8080,
+    plain_models: bool = False,
+    metrics: Path = ROOT / "handlers/metrics.yaml",
+) -> None:
     """Start, register, verify; returns once a radiograph was graded.
 
     Raises
@@ -83,17 +90,17 @@ def start(run: Path = RUN, store: Path = ROOT / "model_store", port: int = 8080,
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait by spinning take the cores from the other worker
     }
     tool = Path(sys.executable).parent / "torchserve"
-    config = configure(run, store, port)
+    config = configure(run, store, port, metrics)
     command = [*confined(run), str(tool), "--start", "--foreground", "--ts-config", str(config)]
     command += ["--model-store", str(store), "--workflow-store", str(store)]
+    command += ["--log-config", str(ROOT / "deploy/log4j2.xml")]
     with open(run / "logs/console.log", "wb") as console:
         process = subprocess.Popen(
             command, cwd=run, env=environment, stdout=console, stderr=console, start_new_session=True
         )
     (run / "pid").write_text(str(process.pid))
-    (run / "server.json").write_text(
-        json.dumps({"url": f"http://127.0.0.1:{port}", "management": f"http://127.0.0.1:{port + 1}"})
-    )
+    addresses = {name: f"http://127.0.0.1:{port + i}" for i, name in enumerate(("url", "management", "metrics"))}
+    (run / "server.json").write_text(json.dumps(addresses))
     try:
         _register(run, process, port, plain_models)
     except BaseException:
@@ -144,9 +151,8 @@ def _register(run: Path, process: subprocess.Popen, port: int, plain_models: boo
             until(f"no worker for {node}", lambda node=node: workers(node))
     film = SAMPLE.read_bytes()
     url = f"http://127.0.0.1:{port}/wfpredict/knee_oa"
-    reply = requests.post(
-        url, data=film, headers={**key("inference"), "Content-Type": "application/dicom"}, timeout=120
-    )
+    headers = {**key("inference"), "Content-Type": "application/dicom", "X-Kneeoa-Probe": "1"}
+    reply = requests.post(url, data=film, headers=headers, timeout=120)
     if not reply.ok or reply.json()["status"] != "ok":
         raise SystemExit(f"the sample radiograph was not graded; see {run / 'logs'}")
 

@@ -1,4 +1,4 @@
-"""Writes what README.md shows of the service from the service itself: the reply and the picture."""
+"""Writes what README.md shows from the service itself, the reply and the picture, and the reply that the probe expects."""
 
 import json
 import re
@@ -29,7 +29,9 @@ def main() -> None:
     picture = draw_film(film, reply_to(film, detector, grader))
     picture.thumbnail((900, 900))
     picture.quantize(96).save(ROOT / "docs/sample.png", optimize=True)
-    text = json.dumps(shorten(reply_to((ROOT / "samples/bilateral.dcm").read_bytes(), detector, grader)), indent=2)
+    reply = reply_to((ROOT / "samples/bilateral.dcm").read_bytes(), detector, grader)
+    (ROOT / "samples/bilateral.json").write_text(json.dumps(reply, indent=1) + "\n")  # what `kneeoa probe` expects
+    text = json.dumps(shorten(reply), indent=2)
     flat = re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m[1]) + "]", text)
     readme = ROOT / "README.md"
     before, rest = readme.read_text().split("```json\n", 1)

@@ -7,12 +7,14 @@ from pathlib import Path
 import cv2
 import torch
 
+from kneeoa.clock import Clock
 from kneeoa.detection.detector import Detector
 from kneeoa.errors import BadRequest, InternalError, KneeOaError
 from kneeoa.imaging import decode
 from kneeoa.messages import DETECTION_SCHEMA, Message, envelope
 from kneeoa.serving import answer, body_of, header, no_sooner
 from kneeoa.tasks import Laterality
+from kneeoa.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 SIDE_HEADER = "x-knee-side"
@@ -28,19 +30,28 @@ class DetectorHandler:
         cv2.setNumThreads(threads)
         self.least_seconds = float(context.model_yaml_config.get("least_seconds", 0))
         self.detector = Detector.from_file(folder / "detector.safetensors")
+        self.telemetry = Telemetry(context, "detector", self.detector.identity)
 
     def handle(self, data: list[dict], context) -> list[bytes]:  # noqa: ANN001
         with no_sooner(self.least_seconds):
-            return answer([self._one(row, context, i) for i, row in enumerate(data)], context)
+            messages = [self._one(row, context, i) for i, row in enumerate(data)]
+            replies = answer(messages, context)
+        self.telemetry.answered(messages, context)
+        return replies
 
     def _one(self, row: dict, context, index: int) -> Message:  # noqa: ANN001
-        model = {"detector": self.detector.identity}
+        model, clock = {"detector": self.detector.identity}, Clock()
         try:
             side = header(context, index, SIDE_HEADER)
             if side not in (None, "R", "L"):
                 raise BadRequest("the header X-Knee-Side must be R or L")
-            film, knees = self.detector.detect(decode(body_of(row)), Laterality(side) if side else None)
-            return envelope(DETECTION_SCHEMA, film=film, knees=[knee.to_json() for knee in knees], model=model)
+            with clock("decode"):
+                radiograph = decode(body_of(row))
+            film, knees = self.detector.detect(radiograph, Laterality(side) if side else None, clock)
+            with clock("encode"):
+                message = envelope(DETECTION_SCHEMA, film=film, knees=[knee.to_json() for knee in knees], model=model)
+            self.telemetry.stages(clock)
+            return message
         except KneeOaError as error:
             return envelope(DETECTION_SCHEMA, error, model=model)
         except Exception as error:  # the type only: a message may quote the file

@@ -8,12 +8,14 @@ import cv2
 import numpy as np
 import torch
 
+from kneeoa.clock import Clock
 from kneeoa.errors import BadRequest, InternalError, KneeOaError
-from kneeoa.grading.grader import Grader
+from kneeoa.grading.grader import GradedKnee, Grader
 from kneeoa.messages import Message, decode_png, parse_detection
 from kneeoa.reply import build_reply
 from kneeoa.serving import answer, body_of, no_sooner
 from kneeoa.tasks import Laterality
+from kneeoa.telemetry import Reference, Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -30,23 +32,35 @@ class GraderHandler:
         gpu = properties.get("gpu_id")
         use_gpu = torch.cuda.is_available() and gpu is not None
         device = torch.device("cuda", int(gpu)) if use_gpu else torch.device("cpu")
-        self.grader = Grader.from_file(Path(properties["model_dir"]) / "grader.safetensors", device)
+        folder = Path(properties["model_dir"])
+        self.grader = Grader.from_file(folder / "grader.safetensors", device)
+        reference = Reference.from_file(folder / "reference.json", self.grader.identity["sha256"])
+        self.telemetry = Telemetry(context, "grader", self.grader.identity, reference)
 
     def handle(self, data: list[dict], context) -> list[bytes]:  # noqa: ANN001
+        clock = Clock()
         with no_sooner(self.least_seconds):
-            return self._answers(data, context)
+            with clock("decode"):
+                items = [self._read(row) for row in data]
+            with clock("grade"):
+                graded = self._grade([joint for _, found in items for joint in found])
+            with clock("encode"):
+                if graded is None:
+                    items = [(InternalError(stage="grade"), []) for _ in items]
+                grades = iter(graded or [])
+                messages = [build_reply(m, [next(grades) for _ in found], self.grader) for m, found in items]
+                replies = answer(messages, context)
+        self.telemetry.stages(clock)
+        self.telemetry.answered(messages, context, [[image for image, _ in found] for _, found in items])
+        return replies
 
-    def _answers(self, data: list[dict], context) -> list[bytes]:  # noqa: ANN001
-        items = [self._read(row) for row in data]
-        joints = [joint for _, found in items for joint in found]
+    def _grade(self, joints: list[tuple[np.ndarray, Laterality]]) -> list[GradedKnee] | None:
+        """One grade a joint, or None where the network failed."""
         try:
-            graded = iter(self.grader.grade([image for image, _ in joints], [side for _, side in joints]))
+            return self.grader.grade([image for image, _ in joints], [side for _, side in joints])
         except Exception as error:  # the type only: a message may quote the input
             log.error("grader failed: %s", type(error).__name__)
-            failed = InternalError(stage="grade")
-            return answer([build_reply(failed, [], self.grader) for _ in items], context)
-        replies = [build_reply(message, [next(graded) for _ in found], self.grader) for message, found in items]
-        return answer(replies, context)
+            return None
 
     def _read(self, row: dict) -> tuple[Message | KneeOaError, list[tuple[np.ndarray, Laterality]]]:
         """The parsed request, or the error that is its answer, and its crops with their sides."""

@@ -108,12 +108,18 @@ def grade_films(films: Sequence[ComposedFilm], replies: Sequence[dict[str, Any]]
 
 def reply_to(data: bytes, detector: Detector, grader: Grader) -> dict[str, Any]:
     """What the workflow would answer, in this process."""
+    return reply_and_joints(data, detector, grader)[0]
+
+
+def reply_and_joints(data: bytes, detector: Detector, grader: Grader) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """The same, and the main joints of its graded knees, uint8 (h, w)."""
     facts, knees = detector.detect(decode(data))
     found = [knee for knee in knees if knee.crop is not None]
-    graded = grader.grade([k.crop for k in found if k.crop is not None], [k.side for k in found])
+    joints = [knee.crop for knee in found if knee.crop is not None]
+    graded = grader.grade(joints, [knee.side for knee in found])
     model = {"detector": detector.identity}
     message = envelope(DETECTION_SCHEMA, film=facts, knees=[knee.to_json() for knee in knees], model=model)
-    return build_reply(message, graded, grader)
+    return build_reply(message, graded, grader), joints
 
 
 def main() -> None:

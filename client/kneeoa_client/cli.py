@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from kneeoa.messages import DISCLAIMER, REPLY_SCHEMA, envelope
 from kneeoa.reporting.figure import draw_film
 from kneeoa_client.batch import run
 from kneeoa_client.models import Management
+from kneeoa_client.probe import SAMPLE, Probe, serve
 from kneeoa_client.rows import rows_of, table, writer_for
 from kneeoa_client.server import Server, ServerError
 from kneeoa_client.sources import Source, walk
@@ -77,6 +79,28 @@ def models(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def probe(arguments: argparse.Namespace) -> int:
+    """Watch a server for Prometheus; with --once 0 where it is ready and grades rightly, 1 where not."""
+    watch = Probe.find(
+        arguments.server, arguments.management, arguments.key_file, arguments.film, max(1.0, arguments.every)
+    )
+    if arguments.once:
+        watch.grade()
+        reasons = watch.trouble()
+        print("\n".join(reasons) if reasons else "ready")
+        return int(bool(reasons))
+    address, _, port = arguments.listen.rpartition(":")
+    closing = threading.Event()
+    threading.Thread(target=watch.run, args=(closing,), daemon=True).start()
+    with serve(watch, address or "127.0.0.1", int(port)) as server:
+        print(f"watching {watch.server.url}; http://{arguments.listen}/metrics and /ready", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            closing.set()
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(prog="kneeoa", description="Grades knee osteoarthritis. " + DISCLAIMER)
@@ -104,13 +128,24 @@ def main(argv: list[str] | None = None) -> int:
     listed.add_argument("--batch", type=int, default=8, help="largest batch")
     listed.add_argument("--delay", type=int, default=50, help="ms to wait for a batch to fill")
     listed.add_argument("--workers", type=int, default=1, help="of each model")
-    listed.add_argument("--management", help="management address; default: that of the server `make serve` started")
-    many.add_argument("--server", help="inference address; default: the server that `make serve` started")
-    for command in (many, listed):
+    watch = commands.add_parser("probe", help="readiness, a synthetic radiograph, workers, keys: for Prometheus")
+    watch.add_argument("--once", action="store_true", help="look once; exit code 0 where ready, 1 where not")
+    watch.add_argument("--listen", default="127.0.0.1:9089", metavar="HOST:PORT", help="for /metrics and /ready")
+    watch.add_argument("--every", type=float, default=30.0, metavar="SECONDS", help="between synthetic radiographs")
+    watch.add_argument(
+        "--film", type=Path, default=SAMPLE, help="a radiograph with its expected reply, .json, beside it"
+    )
+    for command in (listed, watch):
+        command.add_argument(
+            "--management", help="management address; default: that of the server `make serve` started"
+        )
+    for command in (many, watch):
+        command.add_argument("--server", help="inference address; default: the server that `make serve` started")
+    for command in (many, listed, watch):
         command.add_argument("--key-file", type=Path, help="TorchServe's key_file.json")
     arguments = parser.parse_args(argv)
     try:
-        return {"grade": grade, "batch": batch, "models": models}[arguments.command](arguments)
+        return {"grade": grade, "batch": batch, "models": models, "probe": probe}[arguments.command](arguments)
     except (ServerError, ValueError, OSError) as error:
         print(f"kneeoa: {error}", file=sys.stderr)
         return 2

@@ -45,11 +45,15 @@ class Management:
         for name in NAMES:
             self._ask("DELETE", f"models/{name}", accepted=(200, 404))
 
+    def describe(self, name: str) -> dict[str, Any]:
+        """What TorchServe knows of one model: workers with id, pid, status; batch size; queue."""
+        return self._ask("GET", f"models/{name}")[0]
+
     def table(self) -> list[dict[str, Any]]:
         """One row a model, the workflow's nodes included: model, workers (ready of all), batch, delay_ms, queued."""
         rows = []
         for listed in self._ask("GET", "models", limit=100)["models"]:
-            (found,) = self._ask("GET", f"models/{listed['modelName']}")
+            found = self.describe(listed["modelName"])
             ready = sum(worker["status"] == "READY" for worker in found["workers"])
             queue = found.get("jobQueueStatus", {})
             rows.append(

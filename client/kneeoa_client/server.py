@@ -65,6 +65,8 @@ class Server:
         Once set, what would be asked again is given up.
     reached : bool
         Whether it ever answered; one that never did is not waited for.
+    headers : dict
+        Sent with each request besides our own.
     """
 
     url: str
@@ -72,6 +74,7 @@ class Server:
     key_file: Path | None = None
     closing: threading.Event = field(default_factory=threading.Event, repr=False)
     reached: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def find(cls, url: str | None = None, key_file: Path | None = None) -> "Server":
@@ -146,7 +149,12 @@ class Server:
             pause = min(2 * pause, 5.0)
 
     def _send(self, body: bytes, endpoint: str, side: str | None) -> requests.Response:
-        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/octet-stream"}
+        headers = {
+            **self.headers,
+            "Authorization": f"Bearer {self.key}",
+            "Content-Type": "application/octet-stream",
+            "X-Request-Start": f"t={time.time() * 1000:.0f}",  # its age is measured; a gateway puts its own in place
+        }
         if side:
             headers["X-Knee-Side"] = side
         return requests.post(f"{self.url}/{endpoint}", data=body, headers=headers, timeout=TIMEOUT)

@@ -62,12 +62,15 @@ def _settings(folder: Path, run: Path, bind: str, certificate: Path) -> None:
         "FILES": folder,
         "KEY": key,
         "LUA": ROOT / "deploy/gateway/refuse.lua",
+        "METRICS": f"127.0.0.1:{int(bind.rpartition(':')[2]) + 1}",
         "SERVER": json.loads((run / "server.json").read_text())["url"].removeprefix("http://"),
     }
     lines = ["global", *(f'    setenv KNEEOA_{name} "{value}"' for name, value in values.items())]
     (folder / "settings.cfg").touch(0o600)
     (folder / "settings.cfg").write_text("\n".join(lines) + "\n")
-    (folder / "gateway.json").write_text(json.dumps({"bind": bind, "certificate": str(certificate)}))
+    (folder / "gateway.json").write_text(
+        json.dumps({"bind": bind, "certificate": str(certificate), "metrics": values["METRICS"]})
+    )
 
 
 def start(

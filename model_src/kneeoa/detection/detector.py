@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kneeoa.clock import Clock
 from kneeoa.detection.cascade import Cascade, CascadeConfig, Found
 from kneeoa.detection.networks import Level1, Level2
 from kneeoa.geometry import crop, main_joint
@@ -47,7 +48,9 @@ class Detector:
     def from_file(cls, path: Path) -> "Detector":
         return cls(read_weights(path, "detector"))
 
-    def detect(self, film: Radiograph, side: Laterality | None = None) -> tuple[Message, list[DetectedKnee]]:
+    def detect(
+        self, film: Radiograph, side: Laterality | None = None, clock: Clock | None = None
+    ) -> tuple[Message, list[DetectedKnee]]:
         """Facts about the film and its knees, image left first.
 
         Parameters
@@ -55,17 +58,21 @@ class Detector:
         film : Radiograph
         side : Laterality, optional
             What the requester knows of a single-knee film; the file's own statement wins.
+        clock : Clock, optional
+            Is told how long the stages ``prepare`` and ``detect`` take.
 
         Raises
         ------
         NotARadiograph
             If the film has no contrast or is too small.
         """
-        pixels, rule = correct_polarity(film.pixels, film.polarity)
-        layout, knees = self._look(pixels, film, side)
+        clock = clock or Clock()
+        with clock("prepare"):
+            pixels, rule = correct_polarity(film.pixels, film.polarity)
+        layout, knees = self._look(pixels, film, side, clock)
         if not any(knee.status == "found" for knee in knees):
             # A wrong tag or a misread background: a film whose knees show up only when inverted is an inverted film.
-            other_layout, others = self._look(inverted(pixels), film, side)
+            other_layout, others = self._look(inverted(pixels), film, side, clock)
             if any(knee.status == "found" for knee in others):
                 layout, knees, rule = other_layout, others, "inverted_to_find_knees"
         facts = {
@@ -81,16 +88,22 @@ class Detector:
         }
         return facts, knees
 
-    def _look(self, pixels: np.ndarray, film: Radiograph, side: Laterality | None) -> tuple[str, list[DetectedKnee]]:
+    def _look(
+        self, pixels: np.ndarray, film: Radiograph, side: Laterality | None, clock: Clock
+    ) -> tuple[str, list[DetectedKnee]]:
         """Layout and knees of a film in one polarity."""
         height, width = pixels.shape
-        whole = SingleKnee(prepare_single(pixels), 0, *single_side(film, side))
-        found = self.cascade.detect(whole.image)
+        with clock("prepare"):
+            whole = SingleKnee(prepare_single(pixels), 0, *single_side(film, side))
+        with clock("detect"):
+            found = self.cascade.detect(whole.image)
         if not looks_bilateral(height, width) or self._is_single(found, width):
             return "single", [self._knee(film, whole, found)]
         halves = zip(split_bilateral(width), half_sides(film), strict=True)
-        views = [SingleKnee(prepare_single(pixels, columns), columns[0], *known) for columns, known in halves]
-        return "bilateral", [self._knee(film, view, self.cascade.detect(view.image)) for view in views]
+        with clock("prepare"):
+            views = [SingleKnee(prepare_single(pixels, columns), columns[0], *known) for columns, known in halves]
+        with clock("detect"):
+            return "bilateral", [self._knee(film, view, self.cascade.detect(view.image)) for view in views]
 
     def _is_single(self, found: Found | None, width: int) -> bool:
         if found is None or found.score < self.cascade.config.score2:
