@@ -71,11 +71,8 @@ def main() -> None:
     arguments = parser.parse_args()
     detector = Detector.from_file(WEIGHTS / "detector.safetensors")
     grader = Grader.from_file(WEIGHTS / "grader.safetensors")
-    composed = [
-        f
-        for f in composed_films(arguments.data, arguments.films * 4 // 3, arguments.seed, detector)
-        if not f.landmarked
-    ]
+    number = arguments.films * 4 // 3  # a quarter have landmarks
+    composed = [f for f in composed_films(arguments.data, number, arguments.seed, detector) if not f.landmarked]
     films = (to_dicom(film.film, **film.stored) for film in tqdm(composed, unit="film", disable=None))
     knees = graded_joints(films, detector, grader)
     reference = reference_of(knees)

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter as Tally
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from kneeoa.messages import Message
+from kneeoa.telemetry import WITHIN
 from kneeoa_client.models import Management
 from kneeoa_client.server import Server, ServerError
 
@@ -25,7 +27,6 @@ NODES = ("detector", "grader")
 SAMPLE = Path(__file__).resolve().parents[2] / "samples/bilateral.dcm"
 MARGIN = 0.05  # grades that lead by less may differ from machine to machine
 FRESH = 3  # periods after which the last synthetic radiograph says nothing of now
-BUCKETS = tuple(0.05 * 1.2**step for step in range(39))
 
 
 def sure_grades(reply: Message) -> dict[tuple[str, str], int]:
@@ -39,7 +40,7 @@ def sure_grades(reply: Message) -> dict[tuple[str, str], int]:
     return found
 
 
-@dataclass
+@dataclass(eq=False)  # a registry keeps it in a dictionary
 class Probe(Collector):
     """One server under watch. Workers are looked at whenever somebody asks, the synthetic radiograph is graded by `run`.
 
@@ -66,7 +67,7 @@ class Probe(Collector):
     def __post_init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         name, registry = "kneeoa_probe_synthetic", self.registry
-        self.seconds = Histogram(f"{name}_seconds", "Synthetic radiographs.", registry=registry, buckets=BUCKETS)
+        self.seconds = Histogram(f"{name}_seconds", "Synthetic radiographs.", registry=registry, buckets=WITHIN)
         self.outcomes = Counter(f"{name}s", "Synthetic radiographs by outcome.", ["outcome"], registry=registry)
         self.correct = Gauge(f"{name}_correct", "Whether the last one got the expected grades.", registry=registry)
         for outcome in ("right", "wrong", "error", "unreachable"):
@@ -116,14 +117,13 @@ class Probe(Collector):
             self.grade()
             closing.wait(self.every)
 
-    def trouble(self) -> list[str]:
-        """Why the server is not ready; empty where it is."""
+    def trouble(self, nodes: dict[str, dict[str, Any]] | None = None) -> list[str]:
+        """Why the server is not ready; empty where it is. ``nodes``: what is known of them already."""
         when, said = self._last
         stale = time.monotonic() - when > FRESH * self.every
         reasons = [said or "no synthetic radiograph was graded lately"] if said or stale else []
-        try:
-            nodes = self._nodes()
-        except ServerError:
+        nodes = self._nodes() if nodes is None else nodes
+        if not nodes:
             return ["no answer from the management address", *reasons]
         return [f"no worker is ready for the {node}" for node in NODES if not _ready(nodes[node])] + reasons
 
@@ -137,28 +137,28 @@ class Probe(Collector):
         expiry = GaugeMetricFamily("kneeoa_probe_key_expiry_timestamp_seconds", "When keys expire.", labels=["key"])
         for key, timestamp in self._expiries():
             expiry.add_metric([key], timestamp)
-        try:
-            nodes = self._nodes()
-        except ServerError:
-            nodes = {}
-        jvm = None
+        nodes = self._nodes()
         for node, found in nodes.items():
             ready.add_metric([node], _ready(found))
             queued.add_metric([node], found.get("jobQueueStatus", {}).get("pendingRequests", 0))
-            for process in filter(None, (_process(worker["pid"]) for worker in found["workers"])):
-                memory.add_metric([f"{node} {process.pid}"], process.memory_info().rss)
-                jvm = process.parent()
-        if jvm and "java" in jvm.name():
-            memory.add_metric(["jvm"], jvm.memory_info().rss)
-            threads.add_metric([], jvm.num_threads())
+            with suppress(psutil.Error):
+                workers = [psutil.Process(worker["pid"]) for worker in found["workers"] if worker["pid"] > 0]
+                memory.add_metric([node], sum(worker.memory_info().rss for worker in workers))
+                jvm = workers and workers[0].parent()
+                if jvm and not threads.samples:
+                    threads.add_metric([], jvm.num_threads())
+                    memory.add_metric(["jvm"], jvm.memory_info().rss)
         for node in NODES:
             restarts.add_metric([node], self._restarts[node])
-        yield GaugeMetricFamily("kneeoa_probe_ready", "Whether films are graded rightly now.", not self.trouble())
+        yield GaugeMetricFamily("kneeoa_probe_ready", "Whether films are graded rightly now.", not self.trouble(nodes))
         yield from (ready, restarts, queued, memory, threads, expiry)
 
     def _nodes(self) -> dict[str, dict[str, Any]]:
-        """What the management API says of each node; counts the workers that have changed since."""
-        nodes = {node: self.management.describe(f"knee_oa__{node}") for node in NODES}
+        """What the management API says of each node, nothing if it is silent; counts the workers that changed since."""
+        try:
+            nodes = {node: self.management.describe(f"knee_oa__{node}") for node in NODES}
+        except ServerError:
+            return {}
         with self._lock:
             for node, found in nodes.items():
                 for worker in found["workers"]:
@@ -169,24 +169,15 @@ class Probe(Collector):
         return nodes
 
     def _expiries(self) -> Iterator[tuple[str, float]]:
-        try:
+        with suppress(OSError, ValueError, KeyError):
             keys = json.loads(self.management.key_file.read_text())
             for name in ("inference", "management"):
                 to_the_second = keys[name]["expiration time"][:19]  # of nine decimals, which Python 3.10 does not read
                 yield name, datetime.fromisoformat(f"{to_the_second}+00:00").timestamp()
-        except (OSError, ValueError, KeyError):
-            return
 
 
 def _ready(found: dict[str, Any]) -> int:
     return sum(worker["status"] == "READY" for worker in found["workers"])
-
-
-def _process(pid: int) -> psutil.Process | None:
-    try:
-        return psutil.Process(pid) if pid > 0 else None
-    except psutil.Error:
-        return None
 
 
 class _Server(ThreadingMixIn, WSGIServer):

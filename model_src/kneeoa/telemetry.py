@@ -23,10 +23,10 @@ from kneeoa.serving import header
 from kneeoa.tasks import TASKS
 
 log = logging.getLogger(__name__)
-PROBE_HEADER = "x-kneeoa-probe"  # checks count as such and are kept out of everything that describes films and knees
-START_HEADER = (
-    "x-request-start"  # "t=" and milliseconds since 1970, when the gateway or the client saw the request begin
-)
+# Checks say so, are counted as such and kept out of everything that describes films and knees.
+PROBE_HEADER = "x-kneeoa-probe"
+# "t=" and milliseconds since 1970, when the gateway or the client saw the request begin.
+START_HEADER = "x-request-start"
 # TorchServe's own histograms have few, fixed buckets; these are a fifth apart, so that a quantile means something.
 WITHIN = tuple(float(f"{0.05 * 1.2**step:.2g}") for step in range(39))  # s, 0.05 … 51
 CODES = {"none", KneeOaError.code, *(kind.code for kind in KneeOaError.__subclasses__())}
@@ -85,6 +85,8 @@ class Telemetry:
         for service in ("workflow", "plain"):  # a counter that starts at its first event has no rate for it
             self.count("kneeoa_requests_total", service, node, "ok", "none", by=0)
             self.count("kneeoa_requests_total", service, node, "error", KneeOaError.code, by=0)
+            for limit in (*WITHIN, "+Inf"):
+                self.count("kneeoa_requests_within_total", service, node, str(limit), by=0)
         if node == "grader":
             self.count("kneeoa_disagreements_total", by=0)
         for quantity, shares in self.reference.shares.items():
@@ -116,9 +118,8 @@ class Telemetry:
     def answered(self, messages: list[Message], context: Any, joints: list[list[np.ndarray]] | None = None) -> None:
         """Everything about one batch's answers, once they are all there; the grader adds the main joints of each."""
         try:
-            asked = [
-                index for index, message in enumerate(messages) if self._request(message, context, index) != "probe"
-            ]
+            services = [self._request(message, context, index) for index, message in enumerate(messages)]
+            asked = [index for index, service in enumerate(services) if service != "probe"]
             if asked:
                 self.set("kneeoa_batch_size", len(messages), self.node)
             for index in asked:
@@ -132,9 +133,7 @@ class Telemetry:
 
     def _request(self, message: Message, context: Any, index: int) -> str:
         """Counts one request and returns its service: ``workflow``, ``plain`` or ``probe``."""
-        in_workflow = "__" in str(
-            context.model_name
-        )  # TorchServe calls the nodes knee_oa__detector and knee_oa__grader
+        in_workflow = "__" in str(context.model_name)  # the nodes are knee_oa__detector and knee_oa__grader
         service = "workflow" if in_workflow else "plain"
         if header(context, index, PROBE_HEADER):
             service = "probe"
@@ -144,8 +143,8 @@ class Telemetry:
         waited = _since(header(context, index, START_HEADER))
         if waited is not None and service != "probe" and (self.node == "grader" or not in_workflow):
             for limit in WITHIN[bisect_left(WITHIN, waited) :]:
-                self.count("kneeoa_requests_within_total", service, str(limit))
-            self.count("kneeoa_requests_within_total", service, "+Inf")
+                self.count("kneeoa_requests_within_total", service, self.node, str(limit))
+            self.count("kneeoa_requests_within_total", service, self.node, "+Inf")
         return service
 
     def _film(self, message: Message) -> None:

@@ -1,11 +1,13 @@
 """The rules of the house (docs/design.md) that a machine can check."""
 
 import ast
+import json
 import subprocess
 
 import pytest
 from safetensors import safe_open
 
+from kneeoa.weights import read_weights
 from tests.conftest import ROOT, WEIGHTS
 
 TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -85,6 +87,15 @@ def test_weights_are_safetensors_in_half_precision_under_75_mb():
         with safe_open(file, framework="pt") as opened:
             kinds = {str(opened.get_tensor(key).dtype) for key in opened.keys()}  # noqa: SIM118
         assert kinds <= {"torch.float16", "torch.int64"}
+
+
+def test_reference_population_and_expected_reply_belong_to_these_weights():
+    weights = {name: read_weights(WEIGHTS / f"{name}.safetensors", name).sha256 for name in ("detector", "grader")}
+    reference = json.loads((WEIGHTS / "reference.json").read_text())
+    expected = json.loads((ROOT / "samples/bilateral.json").read_text())["model"]
+
+    assert {name: reference[name] for name in weights} == weights
+    assert {name: expected[name]["sha256"] for name in weights} == weights
 
 
 def test_the_lock_file_names_no_host():
