@@ -85,7 +85,7 @@ class Telemetry:
         for service in ("workflow", "plain"):  # a counter that starts at its first event has no rate for it
             self.count("kneeoa_requests_total", service, node, "ok", "none", by=0)
             self.count("kneeoa_requests_total", service, node, "error", KneeOaError.code, by=0)
-            for limit in (*WITHIN, "+Inf"):
+            for limit in (*WITHIN, "+Inf") if _answers_users(node, service) else ():
                 self.count("kneeoa_requests_within_total", service, node, str(limit), by=0)
         if node == "grader":
             self.count("kneeoa_disagreements_total", by=0)
@@ -141,7 +141,7 @@ class Telemetry:
         known = code if code in CODES else "other"  # the grader also answers messages that were made by hand
         self.count("kneeoa_requests_total", service, self.node, message["status"], known)
         waited = _since(header(context, index, START_HEADER))
-        if waited is not None and service != "probe" and (self.node == "grader" or not in_workflow):
+        if waited is not None and _answers_users(self.node, service):
             for limit in WITHIN[bisect_left(WITHIN, waited) :]:
                 self.count("kneeoa_requests_within_total", service, self.node, str(limit))
             self.count("kneeoa_requests_within_total", service, self.node, "+Inf")
@@ -167,6 +167,11 @@ class Telemetry:
             if knee["gate_lateral_share"] is not None:
                 self.set("kneeoa_gate_lateral_share", knee["gate_lateral_share"])
             self.count("kneeoa_disagreements_total", by=int(not knee["oa_kl_consistent"]))
+
+
+def _answers_users(node: str, service: str) -> bool:
+    """Whether this node's answer is what a user waits for: in the workflow only the grader's is."""
+    return service == "plain" or (service == "workflow" and node == "grader")
 
 
 def _since(started: str | None) -> float | None:
