@@ -142,9 +142,9 @@ def test_an_unforeseen_failure_is_an_answer_without_its_text(detect, sample, mon
     assert "RuntimeError" in caplog.text
 
 
-def test_the_grader_takes_the_gpu_torchserve_assigns_where_there_is_one(monkeypatch):
+def test_the_grader_takes_the_gpu_torchserve_assigns_where_there_is_one(monkeypatch, grader):
     asked = []
-    monkeypatch.setattr("handlers.grader_handler.Grader.from_file", lambda path, device: asked.append(device))
+    monkeypatch.setattr("handlers.grader_handler.Grader.from_file", lambda _, device: asked.append(device) or grader)
 
     for available, gpu in [(True, 1), (True, None), (False, 0)]:
         monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)
