@@ -77,7 +77,12 @@ def test_a_run_that_is_interrupted_and_killed_goes_on_to_each_film_exactly_once(
     ]
     codes = []
     for sign, answered in ((signal.SIGINT, 3), (signal.SIGKILL, 8)):
-        client = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        client = subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in the background ignores it
+        )
         wait_for_lines(out.with_name(out.name + ".journal"), answered)
         os.kill(client.pid, sign)
         codes.append(client.wait(60))
