@@ -4,9 +4,11 @@ import json
 import re
 from pathlib import Path
 
+from PIL import Image
+
 from kneeoa.detection.detector import Detector
 from kneeoa.grading.grader import Grader
-from kneeoa.reporting.figure import draw_film
+from kneeoa.reporting.figure import as_image, displayed, draw_figure
 from training.evaluate_films import WEIGHTS, reply_to
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,9 +28,8 @@ def main() -> None:
     detector = Detector.from_file(WEIGHTS / "detector.safetensors")
     grader = Grader.from_file(WEIGHTS / "grader.safetensors")
     film = (ROOT / "samples/moderate_oa.dcm").read_bytes()
-    picture = draw_film(film, reply_to(film, detector, grader))
-    picture.thumbnail((900, 900))
-    picture.quantize(96).save(ROOT / "docs/sample.png", optimize=True)
+    page = draw_figure(displayed(film), reply_to(film, detector, grader, ["KL"]))
+    Image.fromarray(as_image(page, dpi=88)).quantize(256, kmeans=4).save(ROOT / "docs/sample.png", optimize=True)
     reply = reply_to((ROOT / "samples/bilateral.dcm").read_bytes(), detector, grader)
     (ROOT / "samples/bilateral.json").write_text(json.dumps(reply, indent=1) + "\n")  # what `kneeoa probe` expects
     text = json.dumps(shorten(reply), indent=2)

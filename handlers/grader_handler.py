@@ -11,13 +11,15 @@ import torch
 from kneeoa.clock import Clock
 from kneeoa.errors import BadRequest, InternalError, KneeOaError
 from kneeoa.grading.grader import GradedKnee, Grader
-from kneeoa.messages import Message, decode_png, parse_detection
+from kneeoa.messages import Message, decode_png, parse_detection, parse_tasks
 from kneeoa.reply import build_reply
-from kneeoa.serving import answer, body_of, no_sooner
+from kneeoa.serving import answer, body_of, header, no_sooner
 from kneeoa.tasks import Laterality
 from kneeoa.telemetry import Reference, Telemetry
 
 log = logging.getLogger(__name__)
+EXPLAIN_HEADER = "x-kneeoa-explain"
+Joint = tuple[np.ndarray, Laterality, frozenset[str]]  # with the tasks that are to be explained
 
 
 class GraderHandler:
@@ -41,7 +43,7 @@ class GraderHandler:
         clock = Clock()
         with no_sooner(self.least_seconds):
             with clock("decode"):
-                items = [self._read(row) for row in data]
+                items = [self._read(row, header(context, i, EXPLAIN_HEADER)) for i, row in enumerate(data)]
             with clock("grade"):
                 graded = self._grade([joint for _, found in items for joint in found])
             with clock("encode"):
@@ -51,23 +53,24 @@ class GraderHandler:
                 messages = [build_reply(m, [next(grades) for _ in found], self.grader) for m, found in items]
                 replies = answer(messages, context)
         self.telemetry.stages(clock)
-        self.telemetry.answered(messages, context, [[image for image, _ in found] for _, found in items])
+        self.telemetry.answered(messages, context, [[image for image, *_ in found] for _, found in items])
         return replies
 
-    def _grade(self, joints: list[tuple[np.ndarray, Laterality]]) -> list[GradedKnee] | None:
+    def _grade(self, joints: list[Joint]) -> list[GradedKnee] | None:
         """One grade a joint, or None where the network failed."""
         try:
-            return self.grader.grade([image for image, _ in joints], [side for _, side in joints])
+            return self.grader.grade(*map(list, zip(*joints, strict=True))) if joints else []
         except Exception as error:  # the type only: a message may quote the input
             log.error("grader failed: %s", type(error).__name__)
             return None
 
-    def _read(self, row: dict) -> tuple[Message | KneeOaError, list[tuple[np.ndarray, Laterality]]]:
-        """The parsed request, or the error that is its answer, and its crops with their sides."""
+    def _read(self, row: dict, explain: str | None) -> tuple[Message | KneeOaError, list[Joint]]:
+        """The parsed request, or the error that is its answer, and its joints."""
         try:
+            tasks = parse_tasks(explain)
             message = parse_detection(body_of(row))
             knees = [knee for knee in message["knees"] if knee["status"] == "found"]
-            return message, [(decode_png(knee["crop"]), Laterality(knee["knee"])) for knee in knees]
+            return message, [(decode_png(knee["crop"]), Laterality(knee["knee"]), tasks) for knee in knees]
         except KneeOaError as error:
             return error, []
         except Exception as error:

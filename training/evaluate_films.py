@@ -6,7 +6,7 @@ Writes films.json.
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,17 +106,19 @@ def grade_films(films: Sequence[ComposedFilm], replies: Sequence[dict[str, Any]]
     return result | ({"KL": grade_metrics(np.array(labels), np.array(probabilities))} if labels else {})
 
 
-def reply_to(data: bytes, detector: Detector, grader: Grader) -> dict[str, Any]:
-    """What the workflow would answer, in this process."""
-    return reply_and_joints(data, detector, grader)[0]
+def reply_to(data: bytes, detector: Detector, grader: Grader, explain: Collection[str] = ()) -> dict[str, Any]:
+    """What the workflow would answer, in this process; with heat maps of the tasks to ``explain``."""
+    return reply_and_joints(data, detector, grader, explain)[0]
 
 
-def reply_and_joints(data: bytes, detector: Detector, grader: Grader) -> tuple[dict[str, Any], list[np.ndarray]]:
+def reply_and_joints(
+    data: bytes, detector: Detector, grader: Grader, explain: Collection[str] = ()
+) -> tuple[dict[str, Any], list[np.ndarray]]:
     """The same, and the main joints of its graded knees, uint8 (h, w)."""
     facts, knees = detector.detect(decode(data))
     found = [knee for knee in knees if knee.crop is not None]
     joints = [knee.crop for knee in found if knee.crop is not None]
-    graded = grader.grade(joints, [knee.side for knee in found])
+    graded = grader.grade(joints, [knee.side for knee in found], [explain] * len(joints))
     model = {"detector": detector.identity}
     message = envelope(DETECTION_SCHEMA, film=facts, knees=[knee.to_json() for knee in knees], model=model)
     return build_reply(message, graded, grader), joints

@@ -31,7 +31,7 @@ def features_of(grader: Grader, source: Source, seed: int | None) -> tuple[Tenso
     features, labels = [], []
     for joints, truth in tqdm(DataLoader(JointDataset(source, grader.config, seed), 32), disable=None):
         patches = to_patches(joints.to(grader.device), grader.config)
-        features.append(grader.network.features(*patches)[0].cpu())
+        features.append(grader.network.features(grader.network.maps(*patches))[0].cpu())
         labels.append(truth)
     return torch.cat(features).clone(), torch.cat(labels)
 

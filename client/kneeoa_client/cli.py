@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from kneeoa.errors import KneeOaError
 from kneeoa.messages import DISCLAIMER, REPLY_SCHEMA, envelope
-from kneeoa.reporting.figure import draw_film
+from kneeoa.reporting.figure import DPI, OPACITY, displayed, draw_figure
 from kneeoa_client.batch import run
 from kneeoa_client.models import Management
 from kneeoa_client.probe import SAMPLE, Probe, serve
@@ -28,6 +28,10 @@ def grade(arguments: argparse.Namespace) -> int:
     films = list(walk(arguments.paths))
     write = writer_for(arguments.out) if arguments.out else None
     server = Server.find(arguments.server, arguments.key_file)
+    pen = threading.Lock()  # matplotlib draws one page at a time
+    explain = arguments.explain or ("KL" if arguments.figures else None)
+    if explain:
+        server.headers = {"X-Kneeoa-Explain": explain}
     for folder in (arguments.figures, arguments.json):
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
@@ -41,7 +45,9 @@ def grade(arguments: argparse.Namespace) -> int:
         if arguments.json:
             (arguments.json / f"{film.stem}.json").write_text(json.dumps(reply, indent=2) + "\n")
         if arguments.figures and reply["status"] != "error":
-            draw_film(data, reply).save(arguments.figures / f"{film.stem}.png")
+            with pen:
+                page = draw_figure(displayed(data), reply, opacity=arguments.opacity)
+                page.savefig(arguments.figures / f"{film.stem}.png", dpi=DPI)
         return reply
 
     with ThreadPoolExecutor(IN_FLIGHT) as pool:
@@ -108,7 +114,11 @@ def main(argv: list[str] | None = None) -> int:
     one = commands.add_parser("grade", help="grade files, folders and globs through a running server")
     one.add_argument("paths", nargs="+", metavar="PATH")
     one.add_argument("--out", type=Path, help="write one row a knee to FILE.csv, .jsonl or .parquet")
-    one.add_argument("--figures", type=Path, metavar="DIR", help="write each film with boxes, key points and grades")
+    one.add_argument("--figures", type=Path, metavar="DIR", help="write a page a film: what was found, and all grades")
+    one.add_argument(
+        "--explain", metavar="TASK,…", help="heat maps of what speaks for a finding; the figure shows the first"
+    )
+    one.add_argument("--opacity", type=float, default=OPACITY, help="of the heat map in the figure, 0 … 1")
     one.add_argument("--json", type=Path, metavar="DIR", help="write each film's reply")
     one.add_argument("--side", choices=("R", "L"), help="the knee's side, for single-knee films that do not say")
     one.add_argument("--server", help="inference address; default: the server that `make serve` started")

@@ -14,7 +14,7 @@ import numpy as np
 
 from kneeoa.errors import BadRequest, CorruptImage, KneeOaError
 from kneeoa.geometry import KEY_POINTS, Box, KeyPoints
-from kneeoa.tasks import Laterality
+from kneeoa.tasks import TASKS, Laterality
 
 DETECTION_SCHEMA = "kneeoa.detection/1"
 REPLY_SCHEMA = "kneeoa.reply/1"
@@ -119,6 +119,20 @@ def parse_detection(body: bytes) -> Message:
         if knee["status"] == "found" and not isinstance(knee.get("crop"), str):
             raise BadRequest("a found knee needs a crop: a base64 PNG of its main joint", stage="grade")
     return message
+
+
+def parse_tasks(header: str | None) -> frozenset[str]:
+    """The tasks that a header names, ``KL,FM``; none where there is no header.
+
+    Raises
+    ------
+    BadRequest
+        If it names anything else.
+    """
+    named = frozenset(name.strip() for name in (header or "").split(",") if name.strip())
+    if named - {task.name for task in TASKS}:
+        raise BadRequest("the header X-Kneeoa-Explain must list tasks, as in KL,FM", stage="grade")
+    return named
 
 
 def _refuse(constant: str) -> None:

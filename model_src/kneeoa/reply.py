@@ -5,7 +5,7 @@ from typing import Any
 
 from kneeoa.errors import KneeOaError
 from kneeoa.grading.grader import GradedKnee, Grader
-from kneeoa.messages import REPLY_SCHEMA, Message, envelope
+from kneeoa.messages import REPLY_SCHEMA, Message, encode_png, envelope
 
 _UNGRADED: Message = {"grades": None, "gate_lateral_share": None, "oa_kl_consistent": None, "warnings": []}
 
@@ -23,7 +23,7 @@ def build_reply(message: Message | KneeOaError, graded: Sequence[GradedKnee], gr
     grades, knees = iter(graded), []
     for knee in message["knees"]:
         found = knee["status"] == "found"
-        grading = next(grades).to_json() if found else _UNGRADED
+        grading = _grading(next(grades), knee.get("main_joint")) if found else _UNGRADED
         knees.append({**knee, "status": "graded" if found else knee["status"], **grading})
         knees[-1].pop("crop", None)
     reply = envelope(REPLY_SCHEMA, film=message.get("film"), knees=knees, model=model)
@@ -33,3 +33,24 @@ def build_reply(message: Message | KneeOaError, graded: Sequence[GradedKnee], gr
     any_graded = any(knee["status"] == "graded" for knee in knees)
     status = "ok" if whole and all(whole) else "partial" if any_graded else "not_found"
     return {**reply, "status": status}
+
+
+def _grading(knee: GradedKnee, main_joint: Any) -> Message:
+    """The grading part of one knee, with heat maps where they were asked for; a withheld grade has none."""
+    grading = knee.to_json()
+    if not knee.heat:
+        return grading
+    shown = {task: heat for task, heat in knee.heat.items() if not grading["grades"][task]["withheld"]}
+    size = next(iter(knee.heat.values())).shape
+    explanations = {"to_film": _to_film(main_joint, size), "heat": {t: encode_png(heat) for t, heat in shown.items()}}
+    return {**grading, "explanations": explanations}
+
+
+def _to_film(main_joint: Any, size: tuple[int, ...]) -> list[list[float]] | None:
+    """The 2 × 3 matrix from (x, y, 1) in a map of ``size`` (h, w) to film pixels; None where the joint's place is not told."""
+    try:
+        x1, y1, x2, y2 = (round(float(value)) for value in main_joint)  # as `geometry.crop` cuts it
+    except (TypeError, ValueError, OverflowError):
+        return None
+    scale = max(x2 - x1, 1) / size[1], max(y2 - y1, 1) / size[0]
+    return [[round(scale[0], 6), 0.0, x1], [0.0, round(scale[1], 6), y1]]

@@ -15,6 +15,7 @@ from kneeoa.messages import DETECTION_SCHEMA, DISCLAIMER, REPLY_SCHEMA
 from kneeoa.tasks import TASKS
 from kneeoa_client.cli import main as kneeoa
 from kneeoa_client.rows import COLUMNS
+from kneeoa_client.server import Server
 from tests.conftest import ROOT
 from tests.unit.dicom_factory import make_dicom
 from training.evaluate_films import composed_films, grade_films, reply_to
@@ -52,6 +53,23 @@ def test_two_plain_models_chained_by_the_client_say_the_same_as_the_workflow(ser
 
     assert detection["schema"] == DETECTION_SCHEMA
     assert reply == server.post(sample)
+
+
+def test_heat_maps_come_through_the_workflow_for_those_who_ask(server, sample):
+    plain = server.post(sample)
+    curious = Server(server.url, server.key, headers={"X-Kneeoa-Explain": "KL"})
+
+    with ThreadPoolExecutor(4) as pool:
+        replies = list(pool.map(lambda i: (curious if i % 2 else server).post(sample), range(8)))
+
+    for i, reply in enumerate(replies):
+        assert [set(knee.pop("explanations", {}).get("heat", ())) for knee in reply["knees"]] == [
+            {"KL"} if i % 2 else set()
+        ] * 2
+        for knee, same in zip(reply["knees"], plain["knees"], strict=True):
+            assert {t: g["grade"] for t, g in knee["grades"].items()} == {
+                t: g["grade"] for t, g in same["grades"].items()
+            }
 
 
 @pytest.mark.parametrize("kind", BAD)

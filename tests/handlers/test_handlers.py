@@ -10,7 +10,7 @@ import yaml
 
 from handlers.detector_handler import DetectorHandler
 from handlers.grader_handler import GraderHandler
-from kneeoa.messages import DETECTION_SCHEMA
+from kneeoa.messages import DETECTION_SCHEMA, decode_png
 from tests.conftest import ROOT, WEIGHTS
 
 
@@ -140,6 +140,22 @@ def test_an_unforeseen_failure_is_an_answer_without_its_text(detect, sample, mon
     assert b"SECRET" not in reply
     assert "SECRET" not in caplog.text
     assert "RuntimeError" in caplog.text
+
+
+def test_heat_maps_come_for_those_who_ask_and_only_for_them(grade, detection):
+    asked = [{}, {"X-Kneeoa-Explain": "KL, JSN_M"}, {"X-Kneeoa-Explain": "KL,knee"}]
+    context = Context(headers=asked)
+
+    plain, explained, refused = map(json.loads, grade.handle([{"body": detection}] * 3, context))
+
+    assert not any("explanations" in knee for knee in plain["knees"])
+    for knee, same in zip(explained["knees"], plain["knees"], strict=True):
+        explanations = knee.pop("explanations")
+        assert list(explanations["heat"]) == ["KL", "JSN_M"]
+        assert decode_png(explanations["heat"]["KL"]).max() == 255
+        assert knee == same
+    assert (refused["status"], refused["error"]["code"]) == ("error", "bad_request")
+    assert context.status == {2: (400, "bad_request")}
 
 
 def test_the_grader_takes_the_gpu_torchserve_assigns_where_there_is_one(monkeypatch, grader):

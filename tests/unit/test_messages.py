@@ -36,6 +36,15 @@ KNEE = {
     "additionalProperties": False,
 }
 KNEE["required"] = list(KNEE["properties"])
+KNEE["properties"]["explanations"] = {  # where asked for
+    "type": "object",
+    "properties": {
+        "to_film": {"type": ["array", "null"], "minItems": 2, "maxItems": 2, "items": {"minItems": 3, "maxItems": 3}},
+        "heat": {"type": "object", "propertyNames": {"enum": [t.name for t in TASKS]}},
+    },
+    "required": ["to_film", "heat"],
+    "additionalProperties": False,
+}
 REPLY = {
     "type": "object",
     "properties": {
@@ -56,10 +65,14 @@ REPLY["required"] = list(REPLY["properties"])
 def test_replies_are_of_the_schema(detector, grader, name):
     from tests.conftest import ROOT
 
-    reply = reply_to((ROOT / f"samples/{name}.dcm").read_bytes(), detector, grader)
+    film = (ROOT / f"samples/{name}.dcm").read_bytes()
+    reply, explained = (reply_to(film, detector, grader, tasks) for tasks in ((), ("KL", "FM")))
 
     jsonschema.validate(reply, REPLY)
     assert reply["status"] == "ok"
+    assert not any("explanations" in knee for knee in reply["knees"])
+    jsonschema.validate(explained, REPLY)
+    assert all(set(knee["explanations"]["heat"]) == {"KL", "FM"} for knee in explained["knees"])
 
 
 def test_a_crop_survives_the_border(rng):

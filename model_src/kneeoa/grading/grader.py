@@ -1,13 +1,16 @@
 """The trained network and how it is asked: joints in, eight grades each out."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
+from kneeoa.grading.gradcam import heat_maps
 from kneeoa.grading.network import build_network
 from kneeoa.grading.patches import Preprocessing, standardise, to_patches
 from kneeoa.tasks import COMPARTMENT_TASKS, OA_FROM_KL, TASKS, Laterality
@@ -16,11 +19,22 @@ from kneeoa.weights import Weights, WeightsError, read_weights
 
 @dataclass(frozen=True)
 class GradedKnee:
-    """Probabilities by task name, and the gate's mean share of the left patch (lateral where the side is known)."""
+    """What the network says of one joint.
+
+    Attributes
+    ----------
+    probabilities : dict of str to ndarray (grades,)
+        By task name.
+    left_share : float
+        The gate's mean share of the left patch (lateral where the side is known).
+    heat : dict of str to ndarray (p, 2 p)
+        By task, where asked for: Grad-CAM, uint8, over the joint as displayed; 255 is its own maximum.
+    """
 
     side: Laterality
     probabilities: dict[str, np.ndarray]
     left_share: float
+    heat: dict[str, np.ndarray] = field(default_factory=dict)
 
     def to_json(self) -> dict:
         """The grading part of a reply; the six compartment grades are withheld where the side is unknown."""
@@ -57,7 +71,7 @@ class Grader:
         self.identity = weights.identity
         self.device = torch.device(device)
         self.temperatures: dict[str, float] = weights.metadata.get("temperatures", {})
-        network = build_network(**weights.metadata["architecture"])
+        network = build_network(**weights.metadata["architecture"]).requires_grad_(False)
         weights.load_into(network)
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
 
@@ -66,20 +80,49 @@ class Grader:
         return cls(read_weights(path, "grader"), device)
 
     @torch.inference_mode()
-    def grade(self, joints: Sequence[np.ndarray], sides: Sequence[Laterality]) -> list[GradedKnee]:
-        """Main joints as displayed, uint8 (h, w) of any size, with their sides → one `GradedKnee` each, in order."""
+    def grade(
+        self, joints: Sequence[np.ndarray], sides: Sequence[Laterality], explain: Sequence[Collection[str]] = ()
+    ) -> list[GradedKnee]:
+        """Main joints with their sides → one `GradedKnee` each, in order.
+
+        Parameters
+        ----------
+        joints : sequence of uint8 ndarray (h, w)
+            As displayed, of any size.
+        sides : sequence of Laterality
+        explain : sequence of collections of str, optional
+            Tasks for which each joint gets a heat map.
+        """
         if not joints:
             return []
-        left = [self.config.mirror_left and side is Laterality.LEFT for side in sides]
-        upright = [joint[:, ::-1] if mirror else joint for joint, mirror in zip(joints, left, strict=True)]
+        mirrored = [self.config.mirror_left and side is Laterality.LEFT for side in sides]
+        upright = [joint[:, ::-1] if mirror else joint for joint, mirror in zip(joints, mirrored, strict=True)]
         batch = np.stack([standardise(np.ascontiguousarray(joint), self.config) for joint in upright])
         patches = to_patches(torch.from_numpy(batch).to(self.device), self.config)
-        logits, gate = self.network(*(p.contiguous(memory_format=torch.channels_last) for p in patches))
+        maps = self.network.maps(*(p.contiguous(memory_format=torch.channels_last) for p in patches))
+        logits, gate = self.network.heads_of(maps)
         probabilities = {
             name: (values.float() / self.temperatures.get(name, 1.0)).softmax(dim=1).cpu().numpy()
             for name, values in logits.items()
         }
+        heat = self._heat(maps, explain or [()] * len(joints), mirrored)
         return [
-            GradedKnee(side, {name: p[i] for name, p in probabilities.items()}, float(gate[i]))
+            GradedKnee(side, {name: p[i] for name, p in probabilities.items()}, float(gate[i]), heat[i])
             for i, side in enumerate(sides)
         ]
+
+    def _heat(
+        self, maps: Tensor, explain: Sequence[Collection[str]], mirrored: Sequence[bool]
+    ) -> list[dict[str, np.ndarray]]:
+        """The heat maps of each joint, as `GradedKnee` has them."""
+        asked = [i for i, tasks in enumerate(explain) if tasks]
+        tasks = [task.name for task in TASKS if any(task.name in explain[i] for i in asked)]
+        found: list[dict[str, np.ndarray]] = [{} for _ in explain]
+        size = 2 * self.config.patch, self.config.patch
+        for task, joints in heat_maps(self.network, maps, asked, tasks).items() if tasks else ():
+            for i, heat in zip(asked, joints.cpu().numpy(), strict=True):
+                if task in explain[i]:
+                    heat = heat[:, ::-1] if mirrored[i] else heat
+                    heat = cv2.resize(np.ascontiguousarray(heat), size, interpolation=cv2.INTER_LINEAR)
+                    found[i][task] = np.rint(255 * heat / max(float(heat.max()), 1e-12)).astype(np.uint8)
+        return found

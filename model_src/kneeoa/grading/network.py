@@ -45,11 +45,13 @@ class Concatenation(nn.Module):
 
 
 class JointGrader(nn.Module):
-    """A backbone and a head for each task; what lies between is the subclass's."""
+    """A backbone and a head for each task; what lies between is the subclass's, which says how many views of a joint it takes."""
+
+    VIEWS: int
 
     def __init__(self, dropout: float, tasks: Sequence[str] | None, branches: int = 1) -> None:
         super().__init__()
-        self.backbone = timm.create_model(BACKBONE, pretrained=False, num_classes=0)
+        self.backbone: Any = timm.create_model(BACKBONE, pretrained=False, num_classes=0)
         self.width = int(self.backbone.num_features)  # type: ignore[arg-type]
         chosen = [task for task in TASKS if tasks is None or task.name in tasks]
         self.heads = nn.ModuleDict(
@@ -59,9 +61,29 @@ class JointGrader(nn.Module):
             }
         )
 
-    def features(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-        """The joint's vector (n, features) and the left patch's share (n, c or 1)."""
+    def views(self, left: Tensor, right: Tensor) -> Tensor:
+        """What the backbone sees of ``n`` joints, (k n, 3, h, w): one view of each joint, then another of each, …"""
         raise NotImplementedError
+
+    def fuse(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """The views' vectors (k n, c) → the joints' (n, features), and the left patch's share (n, c or 1)."""
+        raise NotImplementedError
+
+    def maps(self, left: Tensor, right: Tensor) -> Tensor:
+        """What the backbone's third stage makes of the `views`: (k n, c, h / 16, w / 16)."""
+        (maps,) = self.backbone.forward_intermediates(
+            self.views(left, right), indices=[3], stop_early=True, intermediates_only=True
+        )
+        return maps
+
+    def features(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """From `maps` to what the heads see, (n, features), and the left patch's share (n, c or 1)."""
+        return self.fuse(self.backbone.forward_head(self.backbone.layer4(maps)))
+
+    def heads_of(self, maps: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """From `maps` to what `forward` returns."""
+        fused, gate = self.features(maps)
+        return {name: head(fused) for name, head in self.heads.items()}, gate.mean(dim=1)
 
     def forward(self, left: Tensor, right: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Left and right patch, each (n, 3, p, p), the right one already flipped → logits by task and the gate.
@@ -72,8 +94,7 @@ class JointGrader(nn.Module):
         gate : Tensor (n,)
             Mean share of the left patch, 0 … 1.
         """
-        fused, gate = self.features(left, right)
-        return {name: head(fused) for name, head in self.heads.items()}, gate.mean(dim=1)
+        return self.heads_of(self.maps(left, right))
 
 
 class SiameseGrader(JointGrader):
@@ -89,25 +110,33 @@ class SiameseGrader(JointGrader):
         Names of the tasks to grade; all eight by default.
     """
 
+    VIEWS = 2
+
     def __init__(self, gate: str = "vector", dropout: float = 0.5, tasks: Sequence[str] | None = None) -> None:
         super().__init__(dropout, tasks, branches=2 if gate == "none" else 1)
         self.fusion = Concatenation() if gate == "none" else GatedFusion(self.width, gate)
 
-    def features(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-        f_left, f_right = self.backbone(torch.cat([left, right])).chunk(2)
-        fused, gate = self.fusion(f_left, f_right)
+    def views(self, left: Tensor, right: Tensor) -> Tensor:
+        return torch.cat([left, right])
+
+    def fuse(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        fused, gate = self.fusion(*vectors.chunk(2))
         return fused, gate
 
 
 class WholeJointGrader(JointGrader):
     """The joint in one piece: the other half of the paper's ensemble."""
 
+    VIEWS = 1
+
     def __init__(self, dropout: float = 0.5, tasks: Sequence[str] | None = None) -> None:
         super().__init__(dropout, tasks)
 
-    def features(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-        joint = self.backbone(torch.cat([left, right.flip(-1)], dim=-1))
-        return joint, torch.full_like(joint[:, :1], 0.5)
+    def views(self, left: Tensor, right: Tensor) -> Tensor:
+        return torch.cat([left, right.flip(-1)], dim=-1)
+
+    def fuse(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        return vectors, torch.full_like(vectors[:, :1], 0.5)
 
 
 def build_network(network: str = "siamese", **options: Any) -> JointGrader:

@@ -1,58 +1,194 @@
-"""The film with boxes, key points and grades drawn on it."""
+"""A film with what was found in it, on one page: where the knees are, what speaks for a finding, all eight grades.
 
-from typing import Any
+Greys carry the grades and one colour map (cividis, even in lightness and safe for the colour-blind) the heat, so that a print in
+grey says the same.
+"""
 
+import cv2
+import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
+from kneeoa.geometry import Box, crop
 from kneeoa.imaging import decode
 from kneeoa.imaging.prepare import correct_polarity, to_8bit
-from kneeoa.tasks import COMPARTMENT_TASKS, KL
+from kneeoa.messages import Message, decode_png
+from kneeoa.tasks import KL, OA, Laterality
 
-WIDTH = 1400  # px; films are drawn at this width whatever their own
-BOX, POINT, TEXT = (86, 180, 233), (240, 228, 66), (255, 255, 255)  # Okabe-Ito: colour-blind safe, distinct in grey
+SIZE = 16.0, 9.0  # inches
+DPI = 110
+OPACITY = 0.55  # of the heat map at its maximum
+BLUE, YELLOW, INK, PALE = "#56b4e9", "#f0e442", "#111111", "#8a8a8a"  # the first two: Okabe and Ito
+WARNINGS = {
+    "oa_kl_disagree": "OA and KL contradict each other",
+    "compartment_grades_withheld": "side unknown: compartment grades withheld",
+    "no_knee_like_region": "no knee-like region found",
+    "low_score": "rejected: the detector was not sure",
+    "implausible_key_points": "rejected: implausible key points",
+    "implausible_size": "rejected: implausible size",
+}
 
 
-def draw_film(data: bytes, reply: dict[str, Any]) -> Image.Image:
-    """The film as the service read it, with its reply drawn on it: an RGB image 1400 px wide.
+def displayed(data: bytes) -> np.ndarray:
+    """The film as the service read it: bright bones, uint8 (h, w).
 
     Raises
     ------
     KneeOaError
-        If the film cannot be decoded.
+        If it cannot be decoded.
     """
     film = decode(data)
-    pixels, _ = correct_polarity(film.pixels, film.polarity)
-    scale = WIDTH / pixels.shape[1]
-    picture = Image.fromarray(np.asarray(to_8bit(pixels)))
-    picture = picture.resize((WIDTH, round(pixels.shape[0] * scale)), Image.Resampling.LANCZOS).convert("RGB")
-    pen = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(26)
+    return np.asarray(to_8bit(correct_polarity(film.pixels, film.polarity)[0]))
+
+
+def draw_figure(film: np.ndarray, reply: Message, scale: float = 1.0, opacity: float = OPACITY) -> Figure:
+    """The page, 16 × 9 inches.
+
+    Parameters
+    ----------
+    film : uint8 ndarray (h, w)
+        As `displayed`, or smaller.
+    reply : dict
+        Its reply. Where a knee has several heat maps, the first one is shown.
+    scale : float
+        Pixels of ``film`` a pixel of the film that was graded.
+    opacity : float
+        Of the heat map at its maximum, 0 … 1.
+    """
+    figure = Figure(figsize=SIZE, facecolor="white")
+    knees = reply["knees"]
+    columns = figure.add_gridspec(
+        1, 1 + len(knees), width_ratios=[1.9 - 0.4 * len(knees), *[1] * len(knees)],
+        left=0.015, right=0.985, top=0.93, bottom=0.085, wspace=0.06,
+    )  # fmt: skip
+    above_its_caption = columns[0].subgridspec(2, 1, height_ratios=(8, 1.2), hspace=0)[0]
+    _film(figure.add_subplot(above_its_caption), film, reply, scale)
+    for at, knee in enumerate(knees, 1):
+        parts = columns[at].subgridspec(4, 1, height_ratios=(2.6, 1.4, 1.8, 0.3), hspace=0.3)
+        joint, bars, table, notes = (figure.add_subplot(parts[row]) for row in range(4))
+        if knee["grades"] is None:
+            _empty(joint, knee)
+        else:
+            _joint(joint, film, knee, scale, opacity)
+            _bars(bars, knee)
+            _table(table, knee)
+        for axes in (notes, *(() if knee["grades"] else (bars, table))):
+            axes.set_axis_off()
+        notes.text(0, 0.5, "\n".join(_warnings(knee)), fontsize=11, color=INK, va="center", fontweight="bold")
+    versions = "   ".join(
+        f"{name} {model['version']} ({model['sha256'][:12]})" for name, model in reply["model"].items()
+    )
+    figure.text(0.015, 0.045, reply["disclaimer"], fontsize=12, color=INK, fontweight="bold")
+    figure.text(0.015, 0.018, _origin(reply), fontsize=9.5, color="#444444")
+    figure.text(0.985, 0.018, f"kneeoa   {versions}", fontsize=9.5, color="#444444", ha="right")
+    return figure
+
+
+def as_image(figure: Figure, dpi: int = DPI) -> np.ndarray:
+    """The page as pixels, RGB uint8 (h, w, 3)."""
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+
+
+def _film(axes: Axes, film: np.ndarray, reply: Message, scale: float) -> None:
+    axes.imshow(film, cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
+    axes.set_axis_off()
+    axes.set_anchor("NW")
+    facts = reply["film"]
+    spacing = " × ".join(f"{mm:.3g}" for mm in facts["spacing_mm"] or ())
+    lines = [
+        f"{facts['width']} × {facts['height']} px, {spacing + ' mm' if spacing else 'size of a pixel unknown'}",
+        "blue: knee joint and main joint; yellow: key points",
+        *(WARNINGS.get(word, word) for word in facts["warnings"]),
+    ]
+    axes.text(0, -0.02, "\n".join(lines), fontsize=9.5, color=INK, va="top", transform=axes.transAxes, linespacing=1.5)
     for knee in reply["knees"]:
         if knee["box"] is None:
             continue
-        box, joint = ([scale * v for v in knee[name]] for name in ("box", "main_joint"))
-        pen.rectangle(box, outline=BOX, width=3)
-        pen.rectangle(joint, outline=BOX, width=1)
-        for x, y in knee["key_points"].values():
-            pen.ellipse([scale * x - 5, scale * y - 5, scale * x + 5, scale * y + 5], outline=POINT, width=3)
-        lines = caption(knee)
-        top = box[3] + 10 if box[3] + 120 < picture.height else max(box[1] - 120, 0)
-        pen.multiline_text(
-            (box[0], top), "\n".join(lines), TEXT, font, stroke_width=3, stroke_fill=(0, 0, 0), spacing=6
-        )
-    note = f"kneeoa {reply['model']['grader']['version']}. {reply['disclaimer']}"
-    pen.text((12, picture.height - 30), note, TEXT, ImageFont.load_default(18), stroke_width=2, stroke_fill=(0, 0, 0))
-    return picture
+        for name, width in (("box", 2.0), ("main_joint", 1.0)):
+            x1, y1, x2, y2 = (scale * v - 0.5 for v in knee[name])
+            axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=BLUE, linewidth=width))
+        x, y = (scale * np.array(list(knee["key_points"].values())) - 0.5).T
+        axes.plot(x, y, "o", markersize=5, markerfacecolor="none", markeredgecolor=YELLOW, markeredgewidth=1.4)
 
 
-def caption(knee: dict[str, Any]) -> list[str]:
-    """A knee's grades in three short lines."""
-    grades = knee["grades"]
-    probability = max(grades[KL.name]["probabilities"])
-    oa = "OA" if grades["OA"]["grade"] else "no OA"
-    lines = [f"{knee['knee']}  KL {grades[KL.name]['grade']} ({probability:.0%})  {oa}"]
-    for tasks in (COMPARTMENT_TASKS[:2], COMPARTMENT_TASKS[2:]):
-        shown = ((task.name.replace("_", "-"), grades[task.name]["grade"]) for task in tasks)
-        lines.append("  ".join(f"{name} {'–' if grade is None else grade}" for name, grade in shown))
-    return lines
+def _joint(axes: Axes, film: np.ndarray, knee: Message, scale: float, opacity: float) -> None:
+    """The main joint under its heat map, which is as strong as a finding is probable."""
+    box = Box(*knee["main_joint"]).scaled(scale)
+    joint = crop(film, box)
+    dark, bright = np.percentile(joint, (1, 99))
+    axes.imshow(joint, cmap="gray", vmin=dark, vmax=bright, interpolation="bicubic")
+    title = f"{_side(knee)}    KL {knee['grades'][KL.name]['grade']}    {'OA' if knee['grades'][OA.name]['grade'] else 'no OA'}"
+    axes.set_title(title, fontsize=17, fontweight="bold", color=INK, loc="left", pad=8)
+    for task, text in list(knee.get("explanations", {}).get("heat", {}).items())[:1]:
+        heat = cv2.resize(decode_png(text), joint.shape[::-1], interpolation=cv2.INTER_CUBIC) / 255
+        colours = matplotlib.colormaps["cividis"](heat)
+        probability = 1 - knee["grades"][task]["probabilities"][0]
+        colours[..., 3] = opacity * probability * np.clip(heat, 0, 1)
+        axes.imshow(colours, interpolation="bilinear")
+        outlined = knee["grades"][task]["grade"] and opacity
+        if outlined:
+            axes.contour(heat, [0.5], colors=YELLOW, linewidths=1.0)
+        told = f"what speaks for a finding in {task.replace('_', '-')} ({probability:.0%})"
+        axes.set_xlabel(told + ("; line: half its maximum" if outlined else ""), fontsize=9.5)
+    axes.set(xticks=[], yticks=[], anchor="N")
+
+
+def _bars(axes: Axes, knee: Message) -> None:
+    """KL's probabilities; the grade's own bar is dark."""
+    found = knee["grades"][KL.name]
+    colours = [INK if grade == found["grade"] else "#b8b8b8" for grade in range(KL.grades)]
+    axes.barh(range(KL.grades), found["probabilities"], color=colours, height=0.72)
+    for grade, p in enumerate(found["probabilities"]):
+        axes.text(p + 0.015, grade, f"{p:.0%}", va="center", fontsize=11, color=INK)
+        axes.text(-0.02, grade, f"KL {grade}", va="center", ha="right", fontsize=11, color=INK)
+    axes.plot([0, 0], [-0.5, KL.grades - 0.5], color=INK, linewidth=1)
+    axes.set(xlim=(-0.28, 1.1), ylim=(KL.grades - 0.5, -0.5))
+    axes.set_axis_off()
+
+
+def _table(axes: Axes, knee: Message) -> None:
+    """The OARSI features where they lie, as the film shows the knee: femur over tibia, lateral left of medial in a right knee."""
+    sides = "LM" if knee["knee"] != Laterality.LEFT.value else "ML"
+    rows = (("femur", "F{}", "osteophyte"), ("joint space", "JSN_{}", "narrowing"), ("tibia", "T{}", "osteophyte"))
+    for row, (place, pattern, finding) in enumerate(rows):
+        for column, side in enumerate(sides):
+            grade = knee["grades"][pattern.format(side)]["grade"]
+            shade = 1 - 0.27 * (grade or 0)
+            axes.add_patch(Rectangle((column, row), 1, 1, facecolor=str(shade), edgecolor=INK, linewidth=1))
+            colour = INK if shade > 0.5 else "white"
+            text = "–" if grade is None else str(grade)
+            axes.text(
+                column + 0.5, row + 0.5, text, fontsize=17, fontweight="bold", color=colour, ha="center", va="center"
+            )
+        axes.text(-0.06, row + 0.5, f"{place}\n{finding}", fontsize=9.5, color=INK, ha="right", va="center")
+    for column, side in enumerate(sides):
+        name = {"L": "lateral", "M": "medial"}[side] if knee["knee"] != Laterality.UNKNOWN.value else "side unknown"
+        axes.text(column + 0.5, -0.12, name, fontsize=11, color=INK, ha="center")
+    axes.set(xlim=(-0.5, 2.02), ylim=(3.02, -0.5))
+    axes.set_axis_off()
+
+
+def _empty(axes: Axes, knee: Message) -> None:
+    axes.set_title(_side(knee), fontsize=17, fontweight="bold", color=INK, loc="left", pad=8)
+    axes.text(0.5, 0.5, "not graded", fontsize=15, color=INK, ha="center", va="center", transform=axes.transAxes)
+    axes.set(xticks=[], yticks=[])
+
+
+def _side(knee: Message) -> str:
+    return {"R": "Right knee", "L": "Left knee"}.get(knee["knee"], "Knee, side unknown")
+
+
+def _warnings(knee: Message) -> list[str]:
+    return [WARNINGS.get(word, word) for word in (*knee["warnings"], knee["reason"]) if word]
+
+
+def _origin(reply: Message) -> str:
+    """Which heads learned from what."""
+    learned = {text.split(":")[0] for text in reply["model"]["grader"]["provenance"].values()}
+    return "KL, OA: real labels; the six OARSI features: synthetic labels" if len(learned) > 1 else ", ".join(learned)

@@ -1,0 +1,152 @@
+"""The page that is pinned up: everything on it, readable, in grey too; by property, not by pixel."""
+
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Rectangle
+
+from kneeoa.messages import encode_png
+from kneeoa.reporting.figure import as_image, displayed, draw_figure
+from kneeoa.tasks import TASKS
+from training.evaluate_films import reply_to
+
+
+@pytest.fixture(scope="module")
+def bilateral(sample, detector, grader):
+    return displayed(sample), reply_to(sample, detector, grader, ["KL"])
+
+
+def spoilt(reply: dict, kind: str) -> dict:
+    """The reply with one knee that went otherwise."""
+    first, second = reply["knees"]
+    withheld = {"grade": None, "probabilities": None, "withheld": "unknown_side"}
+    compartments = {task.name: withheld for task in TASKS if task.compartment}
+    lost = {"status": "not_found", "reason": "no_knee_like_region", "grades": None, "box": None, "main_joint": None}
+    knees = {
+        "bilateral": [first, second],
+        "single": [first],
+        "unknown side": [
+            {
+                **first,
+                "knee": "unknown",
+                "grades": {**first["grades"], **compartments},
+                "warnings": ["oa_kl_disagree", "compartment_grades_withheld"],
+            }
+        ],
+        "one not found": [first, {**second, **lost, "key_points": None, "explanations": {}}],
+        "rejected": [{**first, "status": "rejected", "reason": "implausible_key_points", "grades": None}],
+    }
+    return {**reply, "knees": knees[kind]}
+
+
+KINDS = ("bilateral", "single", "unknown side", "one not found", "rejected")
+
+
+def texts(page) -> list:
+    """All that is written, with its place in pixels."""
+    as_image(page)
+    drawn = [text for axes in page.axes for text in (*axes.texts, axes.title, axes._left_title, axes.xaxis.label)]
+    return [(t, t.get_window_extent()) for t in (*drawn, *page.texts) if t.get_text() and t.get_visible()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [None, (100, 120), (4000, 3300), (1500, 4000)], ids=str)
+def test_all_that_is_written_is_on_the_page_and_apart(bilateral, kind, shape):
+    film, reply = bilateral
+    scale = 1.0
+    if shape:
+        scale = min(shape[0] / film.shape[0], shape[1] / film.shape[1])
+        canvas = np.zeros(shape, np.uint8)
+        small = cv2.resize(film, None, fx=scale, fy=scale)[: shape[0], : shape[1]]
+        canvas[: small.shape[0], : small.shape[1]] = small
+        film = canvas
+    page = draw_figure(film, spoilt(reply, kind), scale)
+
+    written = texts(page)
+
+    width, height = page.get_size_inches() * page.dpi
+    assert len(written) > 5
+    for text, place in written:
+        assert 0 <= place.x0 < place.x1 <= width, text.get_text()
+        assert 0 <= place.y0 < place.y1 <= height, text.get_text()
+        assert text.get_fontsize() >= 9
+    for i, (one, a) in enumerate(written):
+        for other, b in written[i + 1 :]:
+            assert not a.padded(-1).overlaps(b.padded(-1)), (one.get_text(), other.get_text())
+
+
+def test_the_page_says_who_says_what(bilateral):
+    film, reply = bilateral
+    said = "\n".join(text.get_text() for text, _ in texts(draw_figure(film, reply)))
+
+    for knee, side in zip(reply["knees"], ("Right", "Left"), strict=True):
+        assert f"{side} knee    KL {knee['grades']['KL']['grade']}" in said
+    assert reply["disclaimer"] in said
+    assert reply["model"]["grader"]["sha256"][:12] in said
+    assert "six OARSI features: synthetic labels" in said
+
+
+def luminance(colour) -> float:
+    """WCAG 2's, 0 … 1."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+
+def test_what_is_written_stands_out_from_what_it_is_written_on(bilateral):
+    film, reply = bilateral
+    for grade in range(4):
+        for knee in reply["knees"]:
+            for task in TASKS[2:]:
+                knee["grades"][task.name]["grade"] = grade
+        page = draw_figure(film, reply)
+        for text, place in texts(page):
+            cells = [
+                cell
+                for axes in page.axes
+                for cell in axes.patches
+                if isinstance(cell, Rectangle)
+                and cell.get_fill()
+                and cell.get_window_extent().contains(*place.get_points().mean(axis=0))
+            ]
+            below = luminance(cells[-1].get_facecolor() if cells else "white")
+            light, dark = sorted((below, luminance(text.get_color())))[::-1]
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, text.get_text()  # WCAG 2, AA
+
+
+def test_the_table_has_lateral_where_the_film_has_it(bilateral):
+    film, reply = bilateral
+    page = draw_figure(film, reply)
+    heads = [(t.get_text(), place.x0) for t, place in texts(page) if t.get_text() in ("lateral", "medial")]
+
+    assert [name for name, _ in sorted(heads, key=lambda head: head[1])] == ["lateral", "medial", "medial", "lateral"]
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (70, 0), (0, 150), (70, 150)], ids=str)
+def test_heat_is_drawn_where_it_is_and_as_strongly_as_asked(bilateral, corner):
+    film, reply = bilateral[0], spoilt(bilateral[1], "single")
+    heat = np.zeros((96, 192), np.uint8)
+    heat[corner[0] : corner[0] + 26, corner[1] : corner[1] + 42] = 255
+    reply["knees"][0] = {**reply["knees"][0], "explanations": {"heat": {"KL": encode_png(heat)}}}
+
+    none, some, more = (as_image(draw_figure(film, reply, opacity=o)).astype(int) for o in (0.0, 0.4, 0.8))
+
+    axes = draw_figure(film, reply).axes[1]
+    changed = np.abs(more - none).sum(axis=2)
+    y, x = np.nonzero(changed)
+    as_image(axes.figure)
+    place = axes.get_window_extent()
+    across, up = (x.mean() - place.x0) / place.width, (none.shape[0] - y.mean() - place.y0) / place.height
+    assert (across < 0.5, up > 0.5) == (corner[1] == 0, corner[0] == 0)
+    assert changed.sum() > 1.5 * np.abs(some - none).sum()
+    grey = [cv2.cvtColor(page.astype(np.uint8), cv2.COLOR_RGB2GRAY).astype(int) for page in (none, more)]
+    assert np.abs(grey[1] - grey[0]).max() > 40  # and a grey print shows it
+
+
+def test_no_plotting_state_is_shared():
+    code = "import sys, kneeoa.reporting.figure; sys.exit('matplotlib.pyplot' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
