@@ -11,7 +11,7 @@ import torch
 from kneeoa.clock import Clock
 from kneeoa.errors import BadRequest, InternalError, KneeOaError
 from kneeoa.grading.grader import GradedKnee, Grader
-from kneeoa.messages import Message, decode_png, parse_detection, parse_tasks
+from kneeoa.messages import Message, decode_png, parse_detection, parse_tasks, shown_as
 from kneeoa.reply import build_reply
 from kneeoa.serving import answer, body_of, header, no_sooner
 from kneeoa.tasks import Laterality
@@ -19,7 +19,7 @@ from kneeoa.telemetry import Reference, Telemetry
 
 log = logging.getLogger(__name__)
 EXPLAIN_HEADER = "x-kneeoa-explain"
-Joint = tuple[np.ndarray, Laterality, frozenset[str]]  # with the tasks that are to be explained
+Joint = tuple[np.ndarray, Laterality, frozenset[str]]  # the side it looks like, the tasks to explain
 
 
 class GraderHandler:
@@ -70,7 +70,7 @@ class GraderHandler:
             tasks = parse_tasks(explain)
             message = parse_detection(body_of(row))
             knees = [knee for knee in message["knees"] if knee["status"] == "found"]
-            return message, [(decode_png(knee["crop"]), Laterality(knee["knee"]), tasks) for knee in knees]
+            return message, [(decode_png(knee["crop"]), shown_as(knee), tasks) for knee in knees]
         except KneeOaError as error:
             return error, []
         except Exception as error:

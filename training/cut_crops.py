@@ -61,16 +61,17 @@ def cut_film(film: Path, kind: str, wanted: Sequence[Wanted], weights: Path) -> 
     reasons = []
     for each in wanted:
         height, width = pixels.shape
-        area = Box(0, 0, width, height)
+        area, mirrored = Box(0, 0, width, height), False
         if kind == "film":
             knee = found.get(each.side)
             if knee is None or knee.box is None or knee.key_points is None:
                 reasons.append("side_unknown" if knee is None else knee.reason or "not_found")
                 continue
+            mirrored = knee.mirrored
             half = MARGIN / 2 * knee.key_points.width
             x, y = knee.key_points.knee_box().centre
             area = Box(x - half, y - half, x + half, y + half)
-        image = to_8bit(crop(pixels, area))
+        image = to_8bit(crop(pixels, area)[:, :: -1 if mirrored else 1])
         if max(image.shape) > SIDE:
             scale = SIDE / max(image.shape)
             image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

@@ -18,7 +18,7 @@ from kneeoa.detection.detector import Detector
 from kneeoa.geometry import KEY_POINTS, Box, KeyPoints
 from kneeoa.grading.grader import Grader
 from kneeoa.imaging import decode
-from kneeoa.messages import DETECTION_SCHEMA, envelope
+from kneeoa.messages import DETECTION_SCHEMA, envelope, shown_as
 from kneeoa.reply import build_reply
 from kneeoa.tasks import KL
 from training.data.key_points import key_points_of
@@ -118,7 +118,7 @@ def reply_and_joints(
     facts, knees = detector.detect(decode(data))
     found = [knee for knee in knees if knee.crop is not None]
     joints = [knee.crop for knee in found if knee.crop is not None]
-    graded = grader.grade(joints, [knee.side for knee in found], [explain] * len(joints))
+    graded = grader.grade(joints, [shown_as(knee.to_json()) for knee in found], [explain] * len(joints))
     model = {"detector": detector.identity}
     message = envelope(DETECTION_SCHEMA, film=facts, knees=[knee.to_json() for knee in knees], model=model)
     return build_reply(message, graded, grader), joints

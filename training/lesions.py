@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from kneeoa.geometry import KeyPoints
+from kneeoa.reporting.joint_space import strongest_path, trace
 from training.data.knee_kl import SIX
 from training.data.landmarks import FEMUR, LOADED, TIBIA
 from training.phantom.anatomy import GAP_LEFT, SPUR_MM
@@ -49,45 +50,15 @@ STYLES = {
 }
 
 
-def _trace(edge: np.ndarray, stiffness: float) -> np.ndarray:
-    """The path with the strongest edge, one offset per row of ``edge`` (steps, offsets), at most one offset a step.
-
-    ``stiffness`` is the price of leaving the middle offset for the rim, in standard deviations of the edge. Returns
-    offsets from the middle, float (steps,), smoothed.
-    """
-    steps, n = edge.shape
-    middle = (n - 1) / 2
-    score = edge / (edge.std() + 1e-6) - stiffness * ((np.arange(n) - middle) / middle) ** 2
-    best, came = score[0], np.zeros((steps, n), int)
-    for i in range(1, steps):
-        padded = np.pad(best, 1, constant_values=-np.inf)
-        near = np.stack([padded[:-2] - 0.3, padded[1:-1], padded[2:] - 0.3])
-        came[i] = near.argmax(axis=0) - 1
-        best = near.max(axis=0) + score[i]
-    path = np.empty(steps)
-    at = int(best.argmax())
-    for i in range(steps - 1, -1, -1):
-        path[i] = at - middle
-        at += came[i, at]
-    return cv2.GaussianBlur(path[:, None], (1, 0), 1.5, borderType=cv2.BORDER_REPLICATE)[:, 0] if steps > 1 else path
-
-
 def _surfaces(image: np.ndarray, landmarks: np.ndarray, mm: float) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the condyles and of the plateau in every column of the image; held beyond the corners."""
     columns, reach = np.arange(image.shape[1]), round(2.2 / mm)
     steep = cv2.Sobel(cv2.GaussianBlur(image.astype(np.float32), (0, 0), 0.5 / mm), cv2.CV_32F, 0, 1)
-    offsets = np.arange(-reach, reach + 1)
     surfaces = []
     for part, sign in ((landmarks[FEMUR], -1), (landmarks[TIBIA], 1)):
         x = np.arange(np.ceil(part[0, 0]), np.floor(part[-1, 0]) + 1)
         row = np.interp(x, np.maximum.accumulate(part[:, 0]), part[:, 1])
-        edge = cv2.remap(
-            sign * steep,
-            np.repeat(x[:, None], len(offsets), 1).astype(np.float32),
-            (row[:, None] + offsets).astype(np.float32),
-            cv2.INTER_LINEAR,
-        )
-        surfaces.append(np.interp(columns, x, row + _trace(edge, 2.0)))
+        surfaces.append(np.interp(columns, x, row + trace(sign * steep, x, row, reach)))
     femur, tibia = surfaces
     return np.minimum(femur, tibia - 0.5), tibia
 
@@ -169,7 +140,7 @@ def _margin(image: np.ndarray, corner: np.ndarray, outward: int, shaft: int, mm:
     steep -= cv2.GaussianBlur(steep, (0, 0), 4 / mm)
     steep /= cv2.GaussianBlur(np.abs(steep), (0, 0), 3 / mm) + np.abs(steep).mean()
     edge = cv2.remap(steep, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return corner[0] + outward * (_trace(edge, 1.0) + offsets.mean())
+    return corner[0] + outward * (strongest_path(edge, 1.0) + offsets.mean())
 
 
 def _grow(

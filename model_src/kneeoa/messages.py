@@ -33,6 +33,8 @@ class DetectedKnee:
     ----------
     side, side_source : Laterality, str
         ``position``, ``position_swapped``, ``dicom_tag``, ``request`` or ``unknown``.
+    mirrored : bool
+        Whether the film shows it as a mirror does, so that a right knee looks like a left one.
     status : str
         ``found``, ``not_found`` or ``rejected``.
     reason : str or None
@@ -47,6 +49,7 @@ class DetectedKnee:
 
     side: Laterality
     side_source: str
+    mirrored: bool
     status: str
     reason: str | None = None
     score: float | None = None
@@ -59,6 +62,7 @@ class DetectedKnee:
         return {
             "knee": self.side.value,
             "side_source": self.side_source,
+            "mirrored": self.mirrored,
             "status": self.status,
             "reason": self.reason,
             "score": _rounded(self.score, 4),
@@ -114,11 +118,19 @@ def parse_detection(body: bytes) -> Message:
     for knee in knees:
         if not isinstance(knee, dict) or knee.get("knee") not in sides:
             raise BadRequest("each knee needs a knee field: R, L or unknown", stage="grade")
+        if not isinstance(knee.get("mirrored", False), bool):
+            raise BadRequest("mirrored must be true or false", stage="grade")
         if knee.get("status") not in ("found", "not_found", "rejected"):
             raise BadRequest("each knee needs a status: found, not_found or rejected", stage="grade")
         if knee["status"] == "found" and not isinstance(knee.get("crop"), str):
             raise BadRequest("a found knee needs a crop: a base64 PNG of its main joint", stage="grade")
     return message
+
+
+def shown_as(knee: Message) -> Laterality:
+    """The side a knee looks like: R where its lateral compartment lies at the image's left, L where at its right."""
+    side = Laterality(knee["knee"])
+    return side.other if knee.get("mirrored") else side
 
 
 def parse_tasks(header: str | None) -> frozenset[str]:

@@ -11,6 +11,11 @@ class Laterality(str, Enum):
     LEFT = "L"
     UNKNOWN = "unknown"
 
+    @property
+    def other(self) -> "Laterality":
+        """The other side; unknown stays unknown."""
+        return {Laterality.RIGHT: Laterality.LEFT, Laterality.LEFT: Laterality.RIGHT}.get(self, self)
+
 
 @dataclass(frozen=True)
 class Task:

@@ -1,11 +1,17 @@
+from io import BytesIO
+
 import numpy as np
+import pydicom
 import pytest
 import torch
 
 from kneeoa.detection.networks import STRIDE, WINDOW, Level1, as_input
 from kneeoa.imaging import decode
 from kneeoa.imaging.prepare import prepare_single, split_bilateral
+from kneeoa.messages import decode_png
 from kneeoa.tasks import Laterality
+from tests.conftest import ROOT
+from training.evaluate_films import reply_to
 from training.phantom import draw_film
 from training.store import to_dicom
 
@@ -38,6 +44,32 @@ def test_phantom_knees_are_found_in_either_polarity_and_any_depth(detector, mono
         assert knee.box.iou(truth.box) > 0.6
         error = np.linalg.norm(knee.key_points.as_array() - truth.key_points.as_array(), axis=1).mean()
         assert error < 0.06 * truth.key_points.width
+
+
+@pytest.mark.parametrize("halves", [2, 1], ids=["bilateral", "single"])
+def test_a_film_that_shows_its_knees_mirrored_gets_the_same_grades(detector, grader, halves):
+    """A Patient Orientation of R first: columns run to the patient's right, and lateral is where medial usually is."""
+    film = pydicom.dcmread(ROOT / "samples/moderate_oa.dcm")
+    film.decompress()
+    pixels = film.pixel_array[:, : film.Columns // (3 - halves)]
+    film.Columns = pixels.shape[1]
+    if halves == 1:
+        film.ImageLaterality = "R"
+
+    def grades(pixels, orientation):
+        film.PixelData, film.PatientOrientation = np.ascontiguousarray(pixels).tobytes(), [orientation, "F"]
+        file = BytesIO()
+        film.save_as(file)
+        reply = reply_to(file.getvalue(), detector, grader, ["JSN_M"])
+        assert {knee["mirrored"] for knee in reply["knees"]} == {orientation == "R"}
+        heat = {knee["knee"]: decode_png(knee["explanations"]["heat"]["JSN_M"]) for knee in reply["knees"]}
+        return {knee["knee"]: {t: g["grade"] for t, g in knee["grades"].items()} for knee in reply["knees"]}, heat
+
+    (usual, heat), (mirrored, other) = grades(pixels, "L"), grades(pixels[:, ::-1], "R")
+
+    assert usual == mirrored
+    assert usual["R"]["JSN_M"] > usual["R"]["JSN_L"]
+    assert np.corrcoef(heat["R"][:, ::-1].ravel(), other["R"].ravel())[0, 1] > 0.9
 
 
 def test_a_film_of_one_knee_is_single_and_its_unknown_side_is_not_guessed(detector):

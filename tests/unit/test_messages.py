@@ -22,6 +22,7 @@ KNEE = {
     "properties": {
         "knee": {"enum": ["R", "L", "unknown"]},
         "side_source": {"enum": ["position", "position_swapped", "dicom_tag", "request", "unknown"]},
+        "mirrored": {"type": "boolean"},
         "status": {"enum": ["graded", "not_found", "rejected"]},
         "reason": {"enum": [None, "no_knee_like_region", "low_score", "implausible_key_points", "implausible_size"]},
         "score": {"type": ["number", "null"], "minimum": 0, "maximum": 1},

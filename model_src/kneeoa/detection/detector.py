@@ -111,16 +111,16 @@ class Detector:
         return abs(found.box.centre[0] / width - 0.5) < CENTRAL and found.box.width > SINGLE_SIDE * width
 
     def _knee(self, film: Radiograph, view: SingleKnee, found: Found | None) -> DetectedKnee:
+        known = view.side, view.side_source, film.rows_run_to_right
         if found is None:
-            return DetectedKnee(view.side, view.side_source, "not_found", "no_knee_like_region")
+            return DetectedKnee(*known, "not_found", "no_knee_like_region")
         reason = self._rejection(found, film.spacing_mm)
         if reason:
-            return DetectedKnee(view.side, view.side_source, "rejected", reason, found.score)
+            return DetectedKnee(*known, "rejected", reason, found.score)
         joint = main_joint(found.box, found.key_points)
         dx = view.x_offset
         return DetectedKnee(
-            side=view.side,
-            side_source=view.side_source,
+            *known,
             status="found",
             score=found.score,
             box=found.box.shifted(dx),

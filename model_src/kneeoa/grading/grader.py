@@ -90,6 +90,7 @@ class Grader:
         joints : sequence of uint8 ndarray (h, w)
             As displayed, of any size.
         sides : sequence of Laterality
+            What each joint looks like (`kneeoa.messages.shown_as`).
         explain : sequence of collections of str, optional
             Tasks for which each joint gets a heat map.
         """

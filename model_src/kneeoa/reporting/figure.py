@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from kneeoa.geometry import Box, crop
 from kneeoa.imaging import decode
 from kneeoa.imaging.prepare import correct_polarity, to_8bit
-from kneeoa.messages import Message, decode_png
+from kneeoa.messages import Message, decode_png, shown_as
 from kneeoa.tasks import KL, OA, Laterality
 
 SIZE = 16.0, 9.0  # inches
@@ -154,7 +154,7 @@ def _bars(axes: Axes, knee: Message) -> None:
 
 def _table(axes: Axes, knee: Message) -> None:
     """The OARSI features where they lie, as the film shows the knee: femur over tibia, lateral left of medial in a right knee."""
-    sides = "LM" if knee["knee"] != Laterality.LEFT.value else "ML"
+    sides = "LM" if shown_as(knee) is not Laterality.LEFT else "ML"
     rows = (("femur", "F{}", "osteophyte"), ("joint space", "JSN_{}", "narrowing"), ("tibia", "T{}", "osteophyte"))
     for row, (place, pattern, finding) in enumerate(rows):
         for column, side in enumerate(sides):
