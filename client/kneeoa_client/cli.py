@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from kneeoa.errors import KneeOaError
 from kneeoa.messages import DISCLAIMER, REPLY_SCHEMA, envelope
+from kneeoa.reporting.dicom import NoDicomStudy, deliverables
 from kneeoa.reporting.figure import DPI, OPACITY, displayed, draw_figure
 from kneeoa_client.batch import run
 from kneeoa_client.models import Management
@@ -29,10 +30,11 @@ def grade(arguments: argparse.Namespace) -> int:
     write = writer_for(arguments.out) if arguments.out else None
     server = Server.find(arguments.server, arguments.key_file)
     pen = threading.Lock()  # matplotlib draws one page at a time
-    explain = arguments.explain or ("KL" if arguments.figures else None)
+    explain = arguments.explain or ("KL" if arguments.figures or arguments.dicom else None)
+    undelivered = []
     if explain:
         server.headers = {"X-Kneeoa-Explain": explain}
-    for folder in (arguments.figures, arguments.json):
+    for folder in (arguments.figures, arguments.json, arguments.dicom):
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -48,6 +50,15 @@ def grade(arguments: argparse.Namespace) -> int:
             with pen:
                 page = draw_figure(displayed(data), reply, opacity=arguments.opacity)
                 page.savefig(arguments.figures / f"{film.stem}.png", dpi=DPI)
+        if arguments.dicom and reply["status"] != "error":
+            try:
+                with pen:
+                    files = deliverables(data, reply, arguments.opacity)
+            except NoDicomStudy as error:
+                undelivered.append(f"{film.name}: {error.code}: {error}")
+                return reply
+            for ending, file in files.items():
+                (arguments.dicom / f"{film.stem}.{ending}").write_bytes(file)
         return reply
 
     with ThreadPoolExecutor(IN_FLIGHT) as pool:
@@ -59,7 +70,8 @@ def grade(arguments: argparse.Namespace) -> int:
     else:
         print(table(replies))
         print(DISCLAIMER)
-    return int(any(reply["status"] in ("error", "not_found") for reply in replies.values()))
+    print("".join(f"kneeoa: {line}\n" for line in undelivered), end="", file=sys.stderr)
+    return int(bool(undelivered) or any(reply["status"] in ("error", "not_found") for reply in replies.values()))
 
 
 def batch(arguments: argparse.Namespace) -> int:
@@ -115,6 +127,9 @@ def main(argv: list[str] | None = None) -> int:
     one.add_argument("paths", nargs="+", metavar="PATH")
     one.add_argument("--out", type=Path, help="write one row a knee to FILE.csv, .jsonl or .parquet")
     one.add_argument("--figures", type=Path, metavar="DIR", help="write a page a film: what was found, and all grades")
+    one.add_argument(
+        "--dicom", type=Path, metavar="DIR", help="write a Structured Report and the page as Secondary Capture a film"
+    )
     one.add_argument(
         "--explain", metavar="TASK,…", help="heat maps of what speaks for a finding; the figure shows the first"
     )

@@ -62,8 +62,9 @@ def joint_spaces(film: np.ndarray, key_points: KeyPoints) -> tuple[JointSpace, J
 def trace(edges: np.ndarray, x: np.ndarray, y: np.ndarray, reach: int, stiffness: float = 2.0) -> np.ndarray:
     """Rows from ``y`` to the path with the strongest edge beside the points (x, y), at most ``reach`` away, float (n,)."""
     offsets = np.arange(-reach, reach + 1)
-    places = x[:, None].repeat(len(offsets), 1), y[:, None] + offsets
-    found = cv2.remap(edges, *(p.astype(np.float32) for p in places), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    columns = x[:, None].repeat(len(offsets), 1).astype(np.float32)
+    rows = (y[:, None] + offsets).astype(np.float32)
+    found = cv2.remap(edges, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return strongest_path(found, stiffness)
 
 
