@@ -1,77 +1,18 @@
 """The `kneeoa` command."""
 
 import argparse
-import json
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from tqdm import tqdm
-
-from kneeoa.errors import KneeOaError
-from kneeoa.messages import DISCLAIMER, REPLY_SCHEMA, envelope
-from kneeoa.reporting.dicom import NoDicomStudy, deliverables
-from kneeoa.reporting.figure import DPI, OPACITY, displayed, draw_figure
+from kneeoa.messages import DISCLAIMER
 from kneeoa_client.batch import run
 from kneeoa_client.models import Management
 from kneeoa_client.probe import SAMPLE, Probe, serve
-from kneeoa_client.rows import rows_of, table, writer_for
 from kneeoa_client.server import Server, ServerError
-from kneeoa_client.sources import Source, walk
 
-IN_FLIGHT = 8  # 2 × the workflow's batch size: fills every batch, stays far below the engine's lost-reply race
-
-
-def grade(arguments: argparse.Namespace) -> int:
-    """Grade films: 0 when every film was answered, 1 when some could not be graded, 2 when the server is not there."""
-    films = list(walk(arguments.paths))
-    write = writer_for(arguments.out) if arguments.out else None
-    server = Server.find(arguments.server, arguments.key_file)
-    pen = threading.Lock()  # matplotlib draws one page at a time
-    explain = arguments.explain or ("KL" if arguments.figures or arguments.dicom else None)
-    undelivered = []
-    if explain:
-        server.headers = {"X-Kneeoa-Explain": explain}
-    for folder in (arguments.figures, arguments.json, arguments.dicom):
-        if folder:
-            folder.mkdir(parents=True, exist_ok=True)
-
-    def one(film: Source) -> dict[str, Any]:
-        try:
-            data = film.read()
-            reply = server.post_patiently(data, arguments.side)
-        except KneeOaError as error:
-            data, reply = b"", envelope(REPLY_SCHEMA, error)
-        if arguments.json:
-            (arguments.json / f"{film.stem}.json").write_text(json.dumps(reply, indent=2) + "\n")
-        if arguments.figures and reply["status"] != "error":
-            with pen:
-                page = draw_figure(displayed(data), reply, opacity=arguments.opacity)
-                page.savefig(arguments.figures / f"{film.stem}.png", dpi=DPI)
-        if arguments.dicom and reply["status"] != "error":
-            try:
-                with pen:
-                    files = deliverables(data, reply, arguments.opacity)
-            except NoDicomStudy as error:
-                undelivered.append(f"{film.name}: {error.code}: {error}")
-                return reply
-            for ending, file in files.items():
-                (arguments.dicom / f"{film.stem}.{ending}").write_bytes(file)
-        return reply
-
-    with ThreadPoolExecutor(IN_FLIGHT) as pool:
-        progress = tqdm(pool.map(one, films), total=len(films), unit="film", disable=None if len(films) > 1 else True)
-        replies = {film.name: reply for film, reply in zip(films, progress, strict=True)}
-    rows = [row for file, reply in replies.items() for row in rows_of(file, reply)]
-    if write:
-        write(rows)
-    else:
-        print(table(replies))
-        print(DISCLAIMER)
-    print("".join(f"kneeoa: {line}\n" for line in undelivered), end="", file=sys.stderr)
-    return int(bool(undelivered) or any(reply["status"] in ("error", "not_found") for reply in replies.values()))
+APART = ("grade", "pacs")  # modules of their own: what they draw and write with takes seconds to load
 
 
 def batch(arguments: argparse.Namespace) -> int:
@@ -133,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     one.add_argument(
         "--explain", metavar="TASK,…", help="heat maps of what speaks for a finding; the figure shows the first"
     )
-    one.add_argument("--opacity", type=float, default=OPACITY, help="of the heat map in the figure, 0 … 1")
+    one.add_argument("--opacity", type=float, default=0.55, help="of the heat map in the figure, 0 … 1")
     one.add_argument("--json", type=Path, metavar="DIR", help="write each film's reply")
     one.add_argument("--side", choices=("R", "L"), help="the knee's side, for single-knee films that do not say")
     one.add_argument("--server", help="inference address; default: the server that `make serve` started")
@@ -146,6 +87,15 @@ def main(argv: list[str] | None = None) -> int:
     many.add_argument(
         "--in-flight", type=int, default=16, help="films under way at once; twice the batch size fills it"
     )
+    loop = commands.add_parser("pacs", help="take films from a PACS, grade them, store reports back")
+    loop.add_argument("--peer", metavar="AET@HOST:PORT", help="where reports are stored, by C-STORE")
+    loop.add_argument("--listen", default="127.0.0.1:11112", metavar="HOST:PORT", help="for films, by C-STORE")
+    loop.add_argument("--aet", default="KNEEOA", help="our AE title")
+    loop.add_argument("--accept", action="append", metavar="AET", help="who may send films; default: the peer")
+    loop.add_argument("--dicomweb", metavar="URL", help="instead: look for films there, and store reports there")
+    loop.add_argument("--days", type=int, default=1, help="how old a study may be that is looked for")
+    loop.add_argument("--every", type=float, default=30.0, metavar="SECONDS", help="between looks")
+    loop.add_argument("--spool", type=Path, default=Path(".pacs"), help="what is under way; survives a crash")
     listed = commands.add_parser("models", help="what is registered, with workers, batch size and queue")
     listed.add_argument(
         "action", nargs="?", choices=("up", "scale", "down"), help="register both archives, scale, remove"
@@ -164,13 +114,15 @@ def main(argv: list[str] | None = None) -> int:
         command.add_argument(
             "--management", help="management address; default: that of the server `make serve` started"
         )
-    for command in (many, watch):
+    for command in (many, loop, watch):
         command.add_argument("--server", help="inference address; default: the server that `make serve` started")
-    for command in (many, listed, watch):
+    for command in (many, loop, listed, watch):
         command.add_argument("--key-file", type=Path, help="TorchServe's key_file.json")
     arguments = parser.parse_args(argv)
     try:
-        return {"grade": grade, "batch": batch, "models": models, "probe": probe}[arguments.command](arguments)
+        if arguments.command in APART:
+            return import_module(f"kneeoa_client.{arguments.command}").run(arguments)
+        return {"batch": batch, "models": models, "probe": probe}[arguments.command](arguments)
     except (ServerError, ValueError, OSError) as error:
         print(f"kneeoa: {error}", file=sys.stderr)
         return 2

@@ -1,0 +1,164 @@
+"""The PACS loop: films come in, are kept on disk, graded by the running server, and answered with reports in their study."""
+
+import argparse
+import logging
+import signal
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kneeoa.errors import KneeOaError
+from kneeoa.reporting.dicom import deliverables
+from kneeoa_client.peers import DeliveryFailed, DimsePeer, Peer, WebPeer, header_of, listen, says_knee
+from kneeoa_client.server import Server, ServerError
+from kneeoa_client.spool import Spool
+
+log = logging.getLogger(__name__)
+RETRY = 2.0, 60.0  # s: the first pause after a failure, and the longest
+
+
+@dataclass
+class Loop:
+    """Grades what the spool holds and delivers what it graded, each in a thread of its own, until ``closing`` is set."""
+
+    spool: Spool
+    server: Server
+    peer: Peer
+    closing: threading.Event = field(default_factory=threading.Event)
+    _work: dict[str, threading.Event] = field(
+        default_factory=lambda: {n: threading.Event() for n in ("grade", "deliver")}
+    )
+
+    def start(self) -> list[threading.Thread]:
+        self.server.closing = self.closing
+        self.server.headers = {"X-Kneeoa-Explain": "KL"}
+        jobs = {"grade": self._grade_all, "deliver": self._deliver_all}
+        threads = [threading.Thread(target=self._run, args=(name, job), name=name) for name, job in jobs.items()]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def stop(self) -> None:
+        self.closing.set()
+        for event in self._work.values():
+            event.set()
+
+    def take(self, uid: str, film: bytes) -> None:
+        """A film, once: one that was taken before is known, whatever became of it."""
+        name = Spool.name(uid)
+        if self.spool.knows(name):
+            log.info("a film came again")
+            return
+        self.spool.take(name, film)
+        log.info("a film came in")
+        self._work["grade"].set()
+
+    def look(self, web: WebPeer, every: float) -> None:
+        """Take films from a DICOMweb service, every so many seconds, until ``closing`` is set."""
+        while not self.closing.is_set():
+            try:
+                for uid, film in web.films(lambda uid: self.spool.knows(Spool.name(uid))):
+                    self.take(uid, film)
+                    if self.closing.is_set():
+                        return
+            except (
+                Exception
+            ) as error:  # whatever its answers make the parsers raise; the type only, since texts quote them
+                log.warning("the DICOMweb service could not be asked: %s", type(error).__name__)
+            self.closing.wait(every)
+
+    def _run(self, name: str, job: Callable[[], bool]) -> None:
+        """A job for as long as there is work; where some of it failed, again after a pause, longer each time."""
+        pause = RETRY[0]
+        while not self.closing.is_set():
+            self._work[name].clear()
+            try:
+                whole = job()
+            except OSError as error:
+                log.error("the spool could not be written: %s", type(error).__name__)
+                whole = False
+            self._work[name].wait(None if whole else pause)
+            pause = RETRY[0] if whole else min(2 * pause, RETRY[1])
+
+    def _grade_all(self) -> bool:
+        for film in self.spool.incoming():
+            try:
+                self._grade(film)
+            except ServerError as error:
+                log.warning("%s; the films wait", error)
+                return False
+            self._work["deliver"].set()
+        return True
+
+    def _grade(self, film: Path) -> None:
+        data = film.read_bytes()
+        try:
+            reply = self.server.post_patiently(data)
+            if reply["status"] == "error":
+                code = reply["error"]["code"]
+            elif reply["status"] == "not_found" and not says_knee(header_of(data)):
+                log.info("a film shows no knee, and does not say that it does")
+                self.spool.finished(film)
+                return
+            else:
+                self.spool.graded(film, deliverables(data, reply))
+                log.info("a film is graded: %s", reply["status"])
+                return
+        except KneeOaError as error:
+            code = error.code
+        log.warning("a film could not be graded and is kept in %s: %s", self.spool.folder / "failed", code)
+        self.spool.failed(film, code)
+
+    def _deliver_all(self) -> bool:
+        whole = True
+        for item in self.spool.outgoing():
+            try:
+                self.peer.deliver(sorted(item.iterdir()))
+            except DeliveryFailed as error:
+                log.warning("a report could not be delivered: %s; it waits", error)
+                whole = False
+            else:
+                self.spool.finished(item)
+                log.info("a report is delivered")
+            if self.closing.is_set():
+                break
+        return whole
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Take films from a PACS, and give reports back, until it is told to stop: 0."""
+    if not arguments.peer and not arguments.dicomweb:
+        raise ValueError("name the PACS: --peer AET@HOST:PORT or --dicomweb URL")
+    web = WebPeer(arguments.dicomweb, arguments.days) if arguments.dicomweb else None
+    peer = DimsePeer.parse(arguments.peer, arguments.aet) if arguments.peer else web
+    assert peer is not None
+    _tell()
+    loop = Loop(Spool(arguments.spool), Server.find(arguments.server, arguments.key_file), peer)
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, lambda *_: loop.stop())
+    threads = loop.start()
+    if web:
+        loop.look(web, arguments.every)
+    else:
+        host, _, port = arguments.listen.rpartition(":")
+        callers = arguments.accept or [arguments.peer.partition("@")[0]]
+        provider = listen((host or "127.0.0.1", int(port)), arguments.aet, callers, loop.take)
+        print(f"{arguments.aet} listens on {arguments.listen} for {', '.join(callers)}", flush=True)
+        loop.closing.wait()
+        provider.shutdown()
+    for thread in threads:
+        thread.join()
+    return 0
+
+
+def _tell() -> None:
+    """Our own words go to stderr; the parsers', which quote what is in a file, nowhere."""
+    warnings.simplefilter("ignore")
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    ours = logging.getLogger("kneeoa_client")
+    ours.setLevel(logging.INFO)
+    ours.addHandler(handler)

@@ -1,0 +1,221 @@
+"""The other side of the PACS loop: where films come from and reports go, over DIMSE or over DICOMweb."""
+
+import datetime
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol
+
+import requests
+from dicomweb_client import DICOMwebClient
+from pydicom import Dataset, dcmread
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    SecondaryCaptureImageStorage,
+)
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.transport import ThreadedAssociationServer
+
+from kneeoa.imaging.dicom import SOP_CLASSES, TRANSFER_SYNTAXES
+from kneeoa.imaging.quiet import quiet
+from kneeoa_client.sources import MAX_BYTES
+
+log = logging.getLogger(__name__)
+MODALITIES = ("CR", "DX")
+FRONTAL = ("", "AP", "PA")  # views; an empty one says nothing
+HEADER = ["SOPClassUID", "SOPInstanceUID", "Modality", "BodyPartExamined", "ViewPosition"]
+SUCCESS, OUT_OF_RESOURCES, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xC000
+TIMEOUT = 30.0  # s
+Take = Callable[[str, bytes], None]  # SOP Instance UID, DICOM file
+
+
+class Peer(Protocol):
+    """Takes what goes back; raises `DeliveryFailed` where it does not."""
+
+    def deliver(self, files: Sequence[Path]) -> None: ...
+
+
+class DeliveryFailed(RuntimeError):
+    """The peer did not take the objects; says why, in our words."""
+
+
+def header_of(data: bytes) -> Dataset:
+    """The elements that say what a file is."""
+    with quiet():
+        return dcmread(BytesIO(data), stop_before_pixels=True, specific_tags=HEADER)
+
+
+def passed_over(header: Dataset) -> str | None:
+    """Why an object is not to be graded, one of our words, or None where it may show knees: then the detector decides."""
+    if header.get("Modality") not in MODALITIES or header.get("SOPClassUID") not in SOP_CLASSES:
+        return "modality"
+    if says_knee(header) is False:
+        return "body_part"
+    return None if str(header.get("ViewPosition") or "").strip().upper() in FRONTAL else "view"
+
+
+def says_knee(header: Dataset) -> bool | None:
+    """What the header says of the body part; None where it says nothing."""
+    part = str(header.get("BodyPartExamined") or "").strip().upper()
+    return "KNEE" in part if part else None
+
+
+@dataclass(frozen=True)
+class DimsePeer:
+    """An application entity, ``AET@HOST:PORT``; ``own`` is the AE title that we call it by."""
+
+    title: str
+    host: str
+    port: int
+    own: str
+
+    @classmethod
+    def parse(cls, text: str, own: str) -> "DimsePeer":
+        title, _, address = text.partition("@")
+        host, _, port = address.rpartition(":")
+        if not (title and host and port.isdigit()):
+            raise ValueError("a peer is AET@HOST:PORT, as in PACS@10.0.0.5:104")
+        return cls(title, host, int(port), own)
+
+    def deliver(self, files: Sequence[Path]) -> None:
+        entity = AE(self.own)
+        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = TIMEOUT
+        for sop_class in (Comprehensive3DSRStorage, SecondaryCaptureImageStorage):
+            entity.add_requested_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+        association = entity.associate(self.host, self.port, ae_title=self.title)
+        if not association.is_established:
+            raise DeliveryFailed("no association with the peer")
+        try:
+            for file in files:
+                status = association.send_c_store(dcmread(file)).get("Status", 0x0110)
+                if status != SUCCESS and status >> 12 != 0xB:  # 0xB…: stored, with a warning
+                    raise DeliveryFailed(f"the peer answered 0x{status:04X}")
+        except (ValueError, RuntimeError) as error:
+            raise DeliveryFailed(type(error).__name__ if isinstance(error, ValueError) else str(error)) from None
+        finally:
+            association.release()
+
+
+@dataclass
+class WebPeer:
+    """A DICOMweb service: films are looked for (QIDO-RS), fetched (WADO-RS) and answered (STOW-RS).
+
+    Its credentials are those of ``~/.netrc``.
+    """
+
+    url: str
+    days: int
+    _passed_over: set[str] = field(default_factory=set)
+
+    @property
+    def client(self) -> DICOMwebClient:
+        return DICOMwebClient(self.url, session=requests.Session(), timeout=TIMEOUT)
+
+    def deliver(self, files: Sequence[Path]) -> None:
+        try:
+            answer = self.client.store_instances([dcmread(file) for file in files])
+        except (OSError, ValueError) as error:
+            raise DeliveryFailed(type(error).__name__) from None
+        if answer.get("FailedSOPSequence"):
+            raise DeliveryFailed("the peer refused an object")
+
+    def films(self, known: Callable[[str], bool]) -> Iterable[tuple[str, bytes]]:
+        """SOP Instance UIDs and files of films of the last days that are not ``known`` and may show knees.
+
+        Raises
+        ------
+        OSError, ValueError
+            If the service cannot be asked.
+        """
+        today = datetime.date.today()
+        span = f"{today - datetime.timedelta(self.days):%Y%m%d}-{today:%Y%m%d}"
+        for modality in MODALITIES:
+            filters = {"StudyDate": span, "Modality": modality}
+            for series in _pages(self.client.search_for_series, search_filters=filters):
+                study, within = _value(series, "0020000D"), _value(series, "0020000E")
+                for instance in _pages(self.client.search_for_instances, study, within):
+                    uid = _value(instance, "00080018")
+                    if uid in self._passed_over or known(uid):
+                        continue
+                    if reason := passed_over(
+                        Dataset.from_json(self.client.retrieve_instance_metadata(study, within, uid))
+                    ):
+                        log.info("an object is passed over: %s", reason)
+                        self._passed_over.add(uid)
+                        continue
+                    film = self.client.retrieve_instance(study, within, uid, (("application/dicom", "*"),))
+                    file = BytesIO()
+                    film.save_as(file, enforce_file_format=True)
+                    yield uid, file.getvalue()
+
+
+def _pages(search: Callable[..., list[dict[str, Any]]], *place: str, **query: Any) -> Iterable[dict[str, Any]]:
+    return search(*place, **query, get_remaining=True)
+
+
+def _value(found: dict[str, Any], tag: str) -> str:
+    return str(found[tag]["Value"][0])
+
+
+def listen(address: tuple[str, int], title: str, callers: Sequence[str], take: Take) -> ThreadedAssociationServer:
+    """A C-STORE and C-ECHO provider, started; each film that may show knees is given to ``take`` before it is acknowledged.
+
+    Other objects are acknowledged and dropped: whoever routes whole studies here is not to fail.
+
+    Parameters
+    ----------
+    title, callers
+        Our AE title, which callers must use, and theirs; others are rejected.
+    take
+        Raises OSError where it cannot keep the film; the sender is told that we are out of resources.
+    """
+    entity = AE(title)
+    entity.require_called_aet = True
+    entity.require_calling_aet = list(callers)
+    entity.maximum_associations = 10
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = TIMEOUT
+    entity.add_supported_context(Verification)
+    for context in AllStoragePresentationContexts:
+        read = context.abstract_syntax in SOP_CLASSES
+        entity.add_supported_context(str(context.abstract_syntax), TRANSFER_SYNTAXES if read else ALL_TRANSFER_SYNTAXES)
+    received: defaultdict[Any, int] = defaultdict(int)
+
+    def count(event: evt.Event) -> None:
+        received[event.assoc] += len(event.data)
+        if received[event.assoc] > MAX_BYTES + (1 << 20):
+            log.warning("an association is ended: an object of more than %d MB", MAX_BYTES >> 20)
+            event.assoc.dul.socket.close()  # an abort would wait its turn behind what is still coming in
+
+    def store(event: evt.Event) -> int:
+        received.pop(event.assoc, None)
+        try:
+            data = event.encoded_dataset()
+            header = header_of(data)
+            reason, uid = passed_over(header), str(header.SOPInstanceUID)
+        except Exception:  # a damaged header makes the parser raise nearly anything, in words that quote it
+            log.warning("an object could not be read")
+            return NOT_UNDERSTOOD
+        if reason:
+            log.info("an object is passed over: %s", reason)
+            return SUCCESS
+        try:
+            take(uid, data)
+        except OSError as error:
+            log.error("a film could not be kept: %s", type(error).__name__)
+            return OUT_OF_RESOURCES
+        return SUCCESS
+
+    handlers: list[Any] = [
+        (evt.EVT_DATA_RECV, count),
+        (evt.EVT_C_STORE, store),
+        (evt.EVT_CONN_CLOSE, lambda e: received.pop(e.assoc, None)),
+    ]
+    server = entity.start_server(address, block=False, evt_handlers=handlers)
+    assert server is not None  # since it does not block
+    return server
