@@ -12,7 +12,7 @@ from kneeoa_client.models import Management
 from kneeoa_client.probe import SAMPLE, Probe, serve
 from kneeoa_client.server import Server, ServerError
 
-APART = ("grade", "pacs")  # modules of their own: what they draw and write with takes seconds to load
+APART = ("grade", "report", "pacs")  # modules of their own: what they draw and write with takes seconds to load
 
 
 def batch(arguments: argparse.Namespace) -> int:
@@ -74,11 +74,18 @@ def main(argv: list[str] | None = None) -> int:
     one.add_argument(
         "--explain", metavar="TASK,…", help="heat maps of what speaks for a finding; the figure shows the first"
     )
-    one.add_argument("--opacity", type=float, default=0.55, help="of the heat map in the figure, 0 … 1")
     one.add_argument("--json", type=Path, metavar="DIR", help="write each film's reply")
-    one.add_argument("--side", choices=("R", "L"), help="the knee's side, for single-knee films that do not say")
-    one.add_argument("--server", help="inference address; default: the server that `make serve` started")
-    one.add_argument("--key-file", type=Path, help="TorchServe's key_file.json")
+    page = commands.add_parser("report", help="grade files and folders, and write web pages that need no server")
+    page.add_argument("paths", nargs="+", metavar="STUDY", help="files, folders, globs, zip archives, DICOMDIRs")
+    page.add_argument(
+        "--html", type=Path, required=True, metavar="DIR", help="an index that sorts and filters, a page a study"
+    )
+    page.add_argument("--explain", metavar="TASK", default="KL", help="whose heat map the figures show")
+    for command in (one, page):
+        command.add_argument("--opacity", type=float, default=0.55, help="of the heat map in the figure, 0 … 1")
+        command.add_argument(
+            "--side", choices=("R", "L"), help="the knee's side, for single-knee films that do not say"
+        )
     many = commands.add_parser(
         "batch", help="grade folders of any size through the plain models; goes on where it stopped"
     )
@@ -114,9 +121,9 @@ def main(argv: list[str] | None = None) -> int:
         command.add_argument(
             "--management", help="management address; default: that of the server `make serve` started"
         )
-    for command in (many, loop, watch):
+    for command in (one, page, many, loop, watch):
         command.add_argument("--server", help="inference address; default: the server that `make serve` started")
-    for command in (many, loop, listed, watch):
+    for command in (one, page, many, loop, listed, watch):
         command.add_argument("--key-file", type=Path, help="TorchServe's key_file.json")
     arguments = parser.parse_args(argv)
     try:

@@ -4,28 +4,49 @@ import argparse
 import json
 import sys
 import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from tqdm import tqdm
 
 from kneeoa.errors import KneeOaError
-from kneeoa.messages import DISCLAIMER, REPLY_SCHEMA, envelope
+from kneeoa.messages import DISCLAIMER, REPLY_SCHEMA, Message, envelope
 from kneeoa.reporting.dicom import NoDicomStudy, deliverables
 from kneeoa.reporting.figure import DPI, displayed, draw_figure
 from kneeoa_client.rows import rows_of, table, writer_for
 from kneeoa_client.server import Server
-from kneeoa_client.sources import Source, walk
+from kneeoa_client.sources import Source, distinct_stems, walk
 
 IN_FLIGHT = 8  # 2 × the workflow's batch size: fills every batch, stays far below the engine's lost-reply race
+
+
+def grade_all(
+    films: Sequence[Source], server: Server, side: str | None, use: Callable[[Source, bytes, Message], None]
+) -> dict[str, Message]:
+    """The reply of each film, by its name, in order; ``use`` gets film, bytes and reply of each, one at a time."""
+    pen = threading.Lock()  # matplotlib draws one page at a time
+
+    def one(film: Source) -> Message:
+        try:
+            data = film.read()
+            reply = server.post_patiently(data, side)
+        except KneeOaError as error:
+            data, reply = b"", envelope(REPLY_SCHEMA, error)
+        with pen:
+            use(film, data, reply)
+        return reply
+
+    with ThreadPoolExecutor(IN_FLIGHT) as pool:
+        progress = tqdm(pool.map(one, films), total=len(films), unit="film", disable=None if len(films) > 1 else True)
+        return {film.name: reply for film, reply in zip(films, progress, strict=True)}
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Grade films: 0 when every film was answered, 1 when some could not be graded, 2 when the server is not there."""
     films = list(walk(arguments.paths))
+    names = distinct_stems(films)
     write = writer_for(arguments.out) if arguments.out else None
     server = Server.find(arguments.server, arguments.key_file)
-    pen = threading.Lock()  # matplotlib draws one page at a time
     explain = arguments.explain or ("KL" if arguments.figures or arguments.dicom else None)
     undelivered = []
     if explain:
@@ -34,32 +55,25 @@ def run(arguments: argparse.Namespace) -> int:
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
 
-    def one(film: Source) -> dict[str, Any]:
-        try:
-            data = film.read()
-            reply = server.post_patiently(data, arguments.side)
-        except KneeOaError as error:
-            data, reply = b"", envelope(REPLY_SCHEMA, error)
+    def use(film: Source, data: bytes, reply: Message) -> None:
+        name = names[film]
         if arguments.json:
-            (arguments.json / f"{film.stem}.json").write_text(json.dumps(reply, indent=2) + "\n")
-        if arguments.figures and reply["status"] != "error":
-            with pen:
-                page = draw_figure(displayed(data), reply, opacity=arguments.opacity)
-                page.savefig(arguments.figures / f"{film.stem}.png", dpi=DPI)
-        if arguments.dicom and reply["status"] != "error":
+            (arguments.json / f"{name}.json").write_text(json.dumps(reply, indent=2) + "\n")
+        if reply["status"] == "error":
+            return
+        if arguments.figures:
+            page = draw_figure(displayed(data), reply, opacity=arguments.opacity)
+            page.savefig(arguments.figures / f"{name}.png", dpi=DPI)
+        if arguments.dicom:
             try:
-                with pen:
-                    files = deliverables(data, reply, arguments.opacity)
+                files = deliverables(data, reply, arguments.opacity)
             except NoDicomStudy as error:
                 undelivered.append(f"{film.name}: {error.code}: {error}")
-                return reply
+                return
             for ending, file in files.items():
-                (arguments.dicom / f"{film.stem}.{ending}").write_bytes(file)
-        return reply
+                (arguments.dicom / f"{name}.{ending}").write_bytes(file)
 
-    with ThreadPoolExecutor(IN_FLIGHT) as pool:
-        progress = tqdm(pool.map(one, films), total=len(films), unit="film", disable=None if len(films) > 1 else True)
-        replies = {film.name: reply for film, reply in zip(films, progress, strict=True)}
+    replies = grade_all(films, server, arguments.side, use)
     rows = [row for file, reply in replies.items() for row in rows_of(file, reply)]
     if write:
         write(rows)
@@ -67,4 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(table(replies))
         print(DISCLAIMER)
     print("".join(f"kneeoa: {line}\n" for line in undelivered), end="", file=sys.stderr)
-    return int(bool(undelivered) or any(reply["status"] in ("error", "not_found") for reply in replies.values()))
+    return int(bool(undelivered) or not all_graded(replies))
+
+
+def all_graded(replies: dict[str, Message]) -> bool:
+    """Whether every film had a knee that was graded."""
+    return not any(reply["status"] in ("error", "not_found") for reply in replies.values())

@@ -190,7 +190,8 @@ def listen(address: tuple[str, int], title: str, callers: Sequence[str], take: T
         received[event.assoc] += len(event.data)
         if received[event.assoc] > MAX_BYTES + (1 << 20):
             log.warning("an association is ended: an object of more than %d MB", MAX_BYTES >> 20)
-            event.assoc.dul.socket.close()  # an abort would wait its turn behind what is still coming in
+            if event.assoc.dul.socket:
+                event.assoc.dul.socket.close()  # an abort would wait its turn behind what is still coming in
 
     def store(event: evt.Event) -> int:
         received.pop(event.assoc, None)

@@ -1,7 +1,9 @@
 """The films of files, folders, globs, zip archives and DICOMDIRs, one at a time: a month of them is never in memory."""
 
 import glob
+import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +68,12 @@ class Source:
             raise
         except Exception:
             raise UnreadableFile from None
+
+
+def distinct_stems(films: Sequence[Source]) -> dict[Source, str]:
+    """A name for what is made from each film: its stem, and where several have the same, its whole path."""
+    seen = Counter(film.stem for film in films)
+    return {f: f.stem if seen[f.stem] == 1 else re.sub(r"[^\w.-]+", "_", f.name.strip("./")) for f in films}
 
 
 def walk(names: Sequence[str]) -> Iterator[Source]:

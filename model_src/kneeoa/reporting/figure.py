@@ -78,13 +78,15 @@ def draw_figure(film: np.ndarray, reply: Message, scale: float = 1.0, opacity: f
         for axes in (notes, *(() if knee["grades"] else (bars, table))):
             axes.set_axis_off()
         notes.text(0, 0.5, "\n".join(_warnings(knee)), fontsize=11, color=INK, va="center", fontweight="bold")
-    versions = "   ".join(
-        f"{name} {model['version']} ({model['sha256'][:12]})" for name, model in reply["model"].items()
-    )
     figure.text(0.015, 0.045, reply["disclaimer"], fontsize=12, color=INK, fontweight="bold")
-    figure.text(0.015, 0.018, _origin(reply), fontsize=9.5, color="#444444")
-    figure.text(0.985, 0.018, f"kneeoa   {versions}", fontsize=9.5, color="#444444", ha="right")
+    figure.text(0.015, 0.018, origin(reply), fontsize=9.5, color="#444444")
+    figure.text(0.985, 0.018, f"kneeoa   {'   '.join(versions(reply))}", fontsize=9.5, color="#444444", ha="right")
     return figure
+
+
+def versions(reply: Message) -> list[str]:
+    """Of both weights, each with the beginning of its digest."""
+    return [f"{name} {model['version']} ({model['sha256'][:12]})" for name, model in reply["model"].items()]
 
 
 def as_image(figure: Figure, dpi: int = DPI) -> np.ndarray:
@@ -188,7 +190,7 @@ def _warnings(knee: Message) -> list[str]:
     return [WARNINGS.get(word, word) for word in (*knee["warnings"], knee["reason"]) if word]
 
 
-def _origin(reply: Message) -> str:
+def origin(reply: Message) -> str:
     """Which heads learned from what."""
     learned = {text.split(":")[0] for text in reply["model"]["grader"]["provenance"].values()}
     return "KL, OA: real labels; the six OARSI features: synthetic labels" if len(learned) > 1 else ", ".join(learned)

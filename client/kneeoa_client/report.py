@@ -1,0 +1,143 @@
+"""`kneeoa report`: a page a study and an index that sorts and filters, in files that need no server and ask for nothing."""
+
+import argparse
+import base64
+import hashlib
+import json
+from collections import defaultdict
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+from PIL import Image
+from pydicom import dcmread
+
+from kneeoa.imaging.quiet import quiet
+from kneeoa.messages import DISCLAIMER, Message
+from kneeoa.reporting.figure import WARNINGS, as_image, displayed, draw_figure, origin, versions
+from kneeoa.tasks import KL, OA, TASKS
+from kneeoa_client.grade import all_graded, grade_all
+from kneeoa_client.rows import ORDER
+from kneeoa_client.server import Server
+from kneeoa_client.sources import Source, walk
+
+SIDES = {"R": "right", "L": "left", "unknown": "side unknown"}
+COLUMNS = ["film", "knee", "status", *(task.name.replace("_", "-") for task in ORDER), "P(OA) %", "remarks"]
+TEXTS = ("film", "knee", "status", "remarks")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Grade films and write their report: 0 when every film was graded, 1 when some could not be, 2 without a server."""
+    films = list(walk(arguments.paths))
+    server = Server.find(arguments.server, arguments.key_file)
+    server.headers = {"X-Kneeoa-Explain": arguments.explain}
+    folder: Path = arguments.html
+    folder.mkdir(parents=True, exist_ok=True)
+    studies: defaultdict[str, dict[str, Path]] = defaultdict(dict)
+    with TemporaryDirectory(dir=folder) as aside:  # pictures: of a large batch too many to hold
+
+        def use(film: Source, data: bytes, reply: Message) -> None:
+            if reply["status"] != "error":
+                page = draw_figure(displayed(data), reply, opacity=arguments.opacity)
+                picture = Path(aside) / f"{hashlib.sha256(film.name.encode()).hexdigest()}.webp"
+                Image.fromarray(as_image(page)).save(picture, quality=88, method=4)
+                studies[study_of(data, film.name)][film.name] = picture
+
+        replies = grade_all(films, server, arguments.side, use)
+        write_report(folder, replies, studies)
+    print(folder / "index.html")
+    print(DISCLAIMER)
+    return int(not all_graded(replies))
+
+
+def study_of(data: bytes, name: str) -> str:
+    """What a study's page is called: a digest of its UID, which is not told, or of the name of a file that belongs to none."""
+    try:
+        with quiet():
+            named = str(
+                dcmread(BytesIO(data), stop_before_pixels=True, specific_tags=["StudyInstanceUID"]).StudyInstanceUID
+            )
+    except Exception:  # no DICOM, or a damaged header
+        named = name
+    return hashlib.sha256(named.encode()).hexdigest()[:10]
+
+
+def write_report(folder: Path, replies: dict[str, Message], studies: dict[str, dict[str, Path]]) -> None:
+    """``index.html`` and a page for each of ``studies``, which hold the picture of each of their films by its name."""
+    pages = Environment(loader=PackageLoader("kneeoa_client"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    read = [reply for reply in replies.values() if reply["status"] != "error"]
+    made_by = sorted({f"{', '.join(versions(reply))}. {origin(reply)}" for reply in read})
+    common = {"disclaimer": DISCLAIMER, "made_by": made_by}
+    for number, films in studies.items():
+        sections = [_section(name, replies[name], picture) for name, picture in sorted(films.items())]
+        page = pages.get_template("study.html").render(common, number=number, films=sections)
+        (folder / f"{number}.html").write_text(page, encoding="utf-8")
+    page_of = {name: f"{number}.html" for number, films in studies.items() for name in films}
+    rows = [row for name, reply in replies.items() for row in _rows(name, reply, page_of.get(name))]
+    page = pages.get_template("index.html").render(
+        common,
+        rows=rows,
+        columns=COLUMNS,
+        texts=TEXTS,
+        studies=len(studies),
+        statuses=sorted({row["status"] for row in rows}),
+    )
+    (folder / "index.html").write_text(page, encoding="utf-8")
+
+
+def _section(name: str, reply: Message, picture: Path) -> dict[str, Any]:
+    """A film on its study's page."""
+    knees = [
+        {
+            "side": SIDES[knee["knee"]],
+            "reason": WARNINGS.get(knee["reason"], knee["reason"]),
+            "grades": [(task.name, task.title, knee["grades"][task.name]) for task in TASKS] if knee["grades"] else [],
+        }
+        for knee in reply["knees"]
+    ]
+    told = "; ".join(
+        f"{k['side']} knee: " + (f"KL {k['grades'][0][2]['grade']}" if k["grades"] else "not graded") for k in knees
+    )
+    bare = {**reply, "knees": [{k: v for k, v in knee.items() if k != "explanations"} for knee in reply["knees"]]}
+    return {
+        "name": name,
+        "picture": base64.b64encode(picture.read_bytes()).decode("ascii"),
+        "told": told,
+        "knees": knees,
+        "reply": json.dumps(bare, indent=2),
+    }
+
+
+def _rows(name: str, reply: Message, page: str | None) -> list[dict[str, Any]]:
+    """The index's rows of a film: one a knee; a film that could not be read is one with its error."""
+    if reply["status"] == "error":
+        knees = [
+            {"knee": "unknown", "status": "error", "reason": reply["error"]["code"], "warnings": [], "grades": None}
+        ]
+    else:
+        knees = reply["knees"]
+    rows = []
+    for knee in knees:
+        grades = knee["grades"] or {}
+        shown = ["" if not grades or grades[t.name]["grade"] is None else grades[t.name]["grade"] for t in ORDER]
+        remarks = [word for word in (knee["reason"], *knee["warnings"]) if word]
+        rows.append(
+            {
+                "film": name,
+                "page": page,
+                "status": knee["status"],
+                "kl": shown[ORDER.index(KL)],
+                "oa": shown[ORDER.index(OA)],
+                "warned": int(bool(remarks)),
+                "cells": [
+                    "" if knee["status"] == "error" else SIDES[knee["knee"]],
+                    knee["status"],
+                    *shown,
+                    f"{100 * grades[OA.name]['probabilities'][1]:.1f}" if grades else "",
+                    ", ".join(WARNINGS.get(word, word) for word in remarks),
+                ],
+            }
+        )
+    return rows
