@@ -87,6 +87,7 @@ def start(
         "METRICS_LOCATION": str(run / "metrics"),
         "TEMP": str(run / "tmp"),
         "TMPDIR": str(run / "tmp"),
+        "MPLCONFIGDIR": str(run / "tmp"),
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait by spinning take the cores from the other worker
     }
     tool = Path(sys.executable).parent / "torchserve"

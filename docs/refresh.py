@@ -28,7 +28,8 @@ def main() -> None:
     detector = Detector.from_file(WEIGHTS / "detector.safetensors")
     grader = Grader.from_file(WEIGHTS / "grader.safetensors")
     film = (ROOT / "samples/moderate_oa.dcm").read_bytes()
-    page = draw_figure(displayed(film), reply_to(film, detector, grader, ["KL"]))
+    shown = reply_to(film, detector, grader, ["KL"])
+    page = draw_figure(displayed(film, shown), shown)
     Image.fromarray(as_image(page, dpi=88)).quantize(256, kmeans=4).save(ROOT / "docs/sample.png", optimize=True)
     reply = reply_to((ROOT / "samples/bilateral.dcm").read_bytes(), detector, grader)
     (ROOT / "samples/bilateral.json").write_text(json.dumps(reply, indent=1) + "\n")  # what `kneeoa probe` expects

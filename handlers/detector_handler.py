@@ -11,13 +11,15 @@ from kneeoa.clock import Clock
 from kneeoa.detection.detector import Detector
 from kneeoa.errors import BadRequest, InternalError, KneeOaError
 from kneeoa.imaging import decode
-from kneeoa.messages import DETECTION_SCHEMA, Message, envelope
+from kneeoa.imaging.prepare import for_display
+from kneeoa.messages import DETECTION_SCHEMA, Message, envelope, preview_of
 from kneeoa.serving import answer, body_of, header, no_sooner
 from kneeoa.tasks import Laterality
 from kneeoa.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 SIDE_HEADER = "x-knee-side"
+FIGURE_HEADER = "x-kneeoa-figure"
 
 
 class DetectorHandler:
@@ -45,11 +47,16 @@ class DetectorHandler:
             side = header(context, index, SIDE_HEADER)
             if side not in (None, "R", "L"):
                 raise BadRequest("the header X-Knee-Side must be R or L")
+            figure = header(context, index, FIGURE_HEADER)
+            if figure not in (None, "png"):
+                raise BadRequest("the header X-Kneeoa-Figure must be png")
             with clock("decode"):
                 radiograph = decode(body_of(row))
             film, knees = self.detector.detect(radiograph, Laterality(side) if side else None, clock)
             with clock("encode"):
                 message = envelope(DETECTION_SCHEMA, film=film, knees=[knee.to_json() for knee in knees], model=model)
+                if figure:
+                    message["preview"] = preview_of(for_display(radiograph, film["polarity"]))
             self.telemetry.stages(clock)
             return message
         except KneeOaError as error:

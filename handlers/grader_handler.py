@@ -67,8 +67,8 @@ class GraderHandler:
     def _read(self, row: dict, explain: str | None) -> tuple[Message | KneeOaError, list[Joint]]:
         """The parsed request, or the error that is its answer, and its joints."""
         try:
-            tasks = parse_tasks(explain)
             message = parse_detection(body_of(row))
+            tasks = parse_tasks(explain, message)
             knees = [knee for knee in message["knees"] if knee["status"] == "found"]
             return message, [(decode_png(knee["crop"]), shown_as(knee), tasks) for knee in knees]
         except KneeOaError as error:

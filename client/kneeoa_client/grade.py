@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         if reply["status"] == "error":
             return
         if arguments.figures:
-            page = draw_figure(displayed(data), reply, opacity=arguments.opacity)
+            page = draw_figure(displayed(data, reply), reply, opacity=arguments.opacity)
             page.savefig(arguments.figures / f"{name}.png", dpi=DPI)
         if arguments.dicom:
             try:

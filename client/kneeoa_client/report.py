@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         def use(film: Source, data: bytes, reply: Message) -> None:
             if reply["status"] != "error":
-                page = draw_figure(displayed(data), reply, opacity=arguments.opacity)
+                page = draw_figure(displayed(data, reply), reply, opacity=arguments.opacity)
                 picture = Path(aside) / f"{hashlib.sha256(film.name.encode()).hexdigest()}.webp"
                 Image.fromarray(as_image(page)).save(picture, quality=88, method=4)
                 studies[study_of(data, film.name)][film.name] = picture

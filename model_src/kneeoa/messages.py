@@ -20,6 +20,7 @@ DETECTION_SCHEMA = "kneeoa.detection/1"
 REPLY_SCHEMA = "kneeoa.reply/1"
 DISCLAIMER = "Research software, not a medical device. Not for diagnosis or treatment decisions."
 ERROR_FIELDS = {"code": str, "message": str, "stage": str, "http_status": int}
+PREVIEW = 1400  # pixels of the longer side: as many as the figure has for a film and its joints
 MAX_CROP = 4096  # pixels a side; a larger crop is no main joint of ours
 
 Message = dict[str, Any]
@@ -133,15 +134,23 @@ def shown_as(knee: Message) -> Laterality:
     return side.other if knee.get("mirrored") else side
 
 
-def parse_tasks(header: str | None) -> frozenset[str]:
-    """The tasks that a header names, ``KL,FM``; none where there is no header.
+def preview_of(film: np.ndarray) -> Message:
+    """A film, uint8 (h, w), in the size that the figure needs: a base64 PNG, and its pixels a pixel of the film."""
+    scale = min(PREVIEW / max(film.shape), 1.0)
+    small = cv2.resize(film, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else film
+    return {"film": encode_png(small), "scale": round(scale, 6)}
+
+
+def parse_tasks(header: str | None, message: Message) -> frozenset[str]:
+    """The tasks that a header names, ``KL,FM``; without one none, or KL where a figure is to be drawn.
 
     Raises
     ------
     BadRequest
         If it names anything else.
     """
-    named = frozenset(name.strip() for name in (header or "").split(",") if name.strip())
+    asked = header or ("KL" if message.get("preview") else "")
+    named = frozenset(name.strip() for name in asked.split(",") if name.strip())
     if named - {task.name for task in TASKS}:
         raise BadRequest("the header X-Kneeoa-Explain must list tasks, as in KL,FM", stage="grade")
     return named

@@ -27,6 +27,10 @@ def build_reply(message: Message | KneeOaError, graded: Sequence[GradedKnee], gr
         knees.append({**knee, "status": "graded" if found else knee["status"], **grading})
         knees[-1].pop("crop", None)
     reply = envelope(REPLY_SCHEMA, film=message.get("film"), knees=knees, model=model)
+    if preview := message.get("preview"):
+        from kneeoa.reporting.figure import figure_png  # few ask for one, and matplotlib takes 40 MB
+
+        reply["figure"] = figure_png(preview, reply)
     if message.get("status") == "error":
         return {**reply, "status": "error", "error": message.get("error")}
     whole = [knee["status"] == "graded" and "compartment_grades_withheld" not in knee["warnings"] for knee in knees]

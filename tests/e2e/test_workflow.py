@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 import requests
 
-from kneeoa.messages import DETECTION_SCHEMA, DISCLAIMER, REPLY_SCHEMA
+from kneeoa.messages import DETECTION_SCHEMA, DISCLAIMER, REPLY_SCHEMA, decode_png
 from kneeoa.tasks import TASKS
 from kneeoa_client.cli import main as kneeoa
 from kneeoa_client.rows import COLUMNS
@@ -70,6 +70,13 @@ def test_heat_maps_come_through_the_workflow_for_those_who_ask(server, sample):
             assert {t: g["grade"] for t, g in knee["grades"].items()} == {
                 t: g["grade"] for t, g in same["grades"].items()
             }
+
+
+def test_the_figure_comes_through_the_workflow(server, sample):
+    reply = Server(server.url, server.key, headers={"X-Kneeoa-Figure": "png"}).post(sample)
+
+    assert decode_png(reply["figure"]).shape == (990, 1760)
+    assert reply["status"] == "ok"
 
 
 @pytest.mark.parametrize("kind", BAD)

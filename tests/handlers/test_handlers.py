@@ -158,6 +158,27 @@ def test_heat_maps_come_for_those_who_ask_and_only_for_them(grade, detection):
     assert context.status == {2: (400, "bad_request")}
 
 
+def test_the_figure_comes_for_those_who_ask(detect, grade, sample):
+    context = Context(headers=[{"X-Kneeoa-Figure": "png"}, {}, {"X-Kneeoa-Figure": "pdf"}])
+    asked, plain, refused = map(json.loads, detect.handle([{"body": sample}] * 3, context))
+    assert ("preview" in asked, "preview" in plain) == (True, False)
+    assert refused["error"]["code"] == "bad_request"
+    height, width = decode_png(asked["preview"]["film"]).shape
+    assert (height, width) == (asked["film"]["height"], asked["film"]["width"])
+
+    handmade = {**asked, "preview": {"film": "no PNG", "scale": "no scale"}}
+    bodies = [{"body": json.dumps(message).encode()} for message in (asked, plain, handmade)]
+    drawn, without, failed = map(json.loads, grade.handle(bodies, Context()))
+
+    page = decode_png(drawn.pop("figure"))
+    assert page.shape == (990, 1760)
+    assert page.std() > 20
+    assert all(list(knee.pop("explanations")["heat"]) == ["KL"] for knee in drawn["knees"])
+    assert drawn == without
+    assert failed["status"] == "ok"
+    assert failed["figure"] is None
+
+
 def test_the_grader_takes_the_gpu_torchserve_assigns_where_there_is_one(monkeypatch, grader):
     asked = []
     monkeypatch.setattr("handlers.grader_handler.Grader.from_file", lambda _, device: asked.append(device) or grader)

@@ -36,7 +36,8 @@ PAGE = np.zeros((90, 160, 3), np.uint8)
 def graded(detector, grader):
     """A film, as displayed, and its reply."""
     data = FILM.read_bytes()
-    return data, displayed(data), reply_to(data, detector, grader, ["KL"])
+    reply = reply_to(data, detector, grader, ["KL"])
+    return data, displayed(data, reply), reply
 
 
 @pytest.fixture(scope="module")

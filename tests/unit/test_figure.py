@@ -17,7 +17,8 @@ from training.evaluate_films import reply_to
 
 @pytest.fixture(scope="module")
 def bilateral(sample, detector, grader):
-    return displayed(sample), reply_to(sample, detector, grader, ["KL"])
+    reply = reply_to(sample, detector, grader, ["KL"])
+    return displayed(sample, reply), reply
 
 
 def spoilt(reply: dict, kind: str) -> dict:
@@ -41,6 +42,13 @@ def spoilt(reply: dict, kind: str) -> dict:
         "rejected": [{**first, "status": "rejected", "reason": "implausible_key_points", "grades": None}],
     }
     return {**reply, "knees": knees[kind]}
+
+
+def test_a_film_that_had_to_be_inverted_is_shown_inverted(bilateral, sample):
+    film, reply = bilateral
+    found = {**reply, "film": {**reply["film"], "polarity": "inverted_to_find_knees"}}
+
+    assert (displayed(sample, found).astype(int) + film).mean() == pytest.approx(255, abs=25)
 
 
 KINDS = ("bilateral", "single", "unknown side", "one not found", "rejected")

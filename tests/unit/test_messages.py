@@ -60,6 +60,7 @@ REPLY = {
     "additionalProperties": False,
 }
 REPLY["required"] = list(REPLY["properties"])
+REPLY["properties"]["figure"] = {"type": ["string", "null"]}  # where asked for
 
 
 @pytest.mark.parametrize("name", ["bilateral", "moderate_oa"])

@@ -84,6 +84,18 @@ def inverted(pixels: np.ndarray) -> np.ndarray:
     return pixels.max() + pixels.min() - pixels
 
 
+def for_display(radiograph: Radiograph, rule: str) -> np.ndarray:
+    """The film as the detector read it, bright bones, uint8 (h, w); ``rule`` is the reply's ``film.polarity``.
+
+    Raises
+    ------
+    NotARadiograph
+        If it has no contrast.
+    """
+    pixels = correct_polarity(radiograph.pixels, radiograph.polarity)[0]
+    return to_8bit(inverted(pixels) if rule == "inverted_to_find_knees" else pixels)
+
+
 def _thumbnail(pixels: np.ndarray) -> np.ndarray:
     scale = THUMBNAIL / max(pixels.shape)
     size = tuple(max(1, round(scale * side)) for side in reversed(pixels.shape))

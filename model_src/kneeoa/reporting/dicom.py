@@ -52,7 +52,7 @@ class NoDicomStudy(KneeOaError):
 
 def deliverables(data: bytes, reply: Message, opacity: float = OPACITY) -> dict[str, bytes]:
     """Both objects as DICOM files, by the ending of their names; see `structured_report` and `secondary_capture`."""
-    film = displayed(data)
+    film = displayed(data, reply)
     page = as_image(draw_figure(film, reply, opacity=opacity))
     objects = {"sr": structured_report(data, film, reply), "sc": secondary_capture(data, page, reply)}
     return {f"{kind}.dcm": as_file(dataset) for kind, dataset in objects.items()}

@@ -4,6 +4,8 @@ Greys carry the grades and one colour map (cividis, even in lightness and safe f
 grey says the same.
 """
 
+import logging
+
 import cv2
 import matplotlib
 import numpy as np
@@ -14,10 +16,11 @@ from matplotlib.patches import Rectangle
 
 from kneeoa.geometry import Box, crop
 from kneeoa.imaging import decode
-from kneeoa.imaging.prepare import correct_polarity, to_8bit
-from kneeoa.messages import Message, decode_png, shown_as
+from kneeoa.imaging.prepare import for_display
+from kneeoa.messages import Message, decode_png, encode_png, shown_as
 from kneeoa.tasks import KL, OA, Laterality
 
+log = logging.getLogger(__name__)
 SIZE = 16.0, 9.0  # inches
 DPI = 110
 OPACITY = 0.55  # of the heat map at its maximum
@@ -32,16 +35,28 @@ WARNINGS = {
 }
 
 
-def displayed(data: bytes) -> np.ndarray:
-    """The film as the service read it: bright bones, uint8 (h, w).
+def displayed(data: bytes, reply: Message) -> np.ndarray:
+    """A film as the service read it: bright bones, uint8 (h, w).
 
     Raises
     ------
     KneeOaError
         If it cannot be decoded.
     """
-    film = decode(data)
-    return np.asarray(to_8bit(correct_polarity(film.pixels, film.polarity)[0]))
+    return for_display(decode(data), reply["film"]["polarity"])
+
+
+def figure_png(preview: Message, reply: Message) -> str | None:
+    """The page of a film's ``preview`` (`kneeoa.messages.preview_of`) as a base64 PNG; None where it cannot be drawn.
+
+    A detector's preview always can; a handmade message may hold anything.
+    """
+    try:
+        page = as_image(draw_figure(decode_png(preview["film"]), reply, float(preview["scale"])))
+    except Exception as error:  # the type only: a message may quote the input
+        log.warning("a figure could not be drawn: %s", type(error).__name__)
+        return None
+    return encode_png(np.ascontiguousarray(page[..., ::-1]))
 
 
 def draw_figure(film: np.ndarray, reply: Message, scale: float = 1.0, opacity: float = OPACITY) -> Figure:
