@@ -28,16 +28,16 @@ def drawn(seed: int, mm: float) -> tuple[np.ndarray, KeyPoints, list[float]]:
     return image, knee.key_points, [max(width, 0.0) for width in true]
 
 
-@pytest.mark.parametrize("mm", [0.2, 0.5])
-def test_the_space_between_a_phantoms_bones_is_measured(mm):
+@pytest.mark.parametrize(("mm", "off"), [(0.2, 0.6), (0.4, 0.8)])  # measured: 0.48, 0.69
+def test_the_space_between_a_phantoms_bones_is_measured(mm, off):
     pairs = []
     for seed in range(40):
         image, key_points, true = drawn(seed, mm)
         pairs += [(space.width * mm, width) for space, width in zip(joint_spaces(image, key_points), true, strict=True)]
     measured, true = np.array(pairs).T
 
-    assert np.abs(measured - true).mean() < 0.8  # mm; 0.60 over 200 phantoms
-    assert np.corrcoef(measured, true)[0, 1] > 0.8  # 0.89
+    assert np.abs(measured - true).mean() < off
+    assert np.corrcoef(measured, true)[0, 1] > 0.8
 
 
 def test_mirror_images_have_mirrored_spaces():
