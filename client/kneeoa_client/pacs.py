@@ -79,7 +79,7 @@ class Loop:
             except OSError as error:
                 log.error("the spool could not be written: %s", type(error).__name__)
                 whole = False
-            self._work[name].wait(None if whole else pause)
+            self._work[name].wait(RETRY[1] if whole else pause)  # a person may have put a film back
             pause = RETRY[0] if whole else min(2 * pause, RETRY[1])
 
     def _grade_all(self) -> bool:

@@ -11,6 +11,7 @@ from io import BytesIO
 import pydicom
 import pytest
 import requests
+from highdicom.sr import srread
 
 from kneeoa_client.spool import Spool
 from tests.conftest import ROOT
@@ -56,13 +57,17 @@ def states(spool) -> dict[str, int]:
     }
 
 
-def check(held, film: bytes) -> None:
-    """The film with one report and one picture, in its own study, and the film untouched."""
+def check(orthanc, film: bytes) -> None:
+    """The film with one report and one picture, in its own study."""
+    held = orthanc.held()
+    held["film"] = [instance for instance in held["film"] if instance["BodyPartExamined"] == "KNEE"]
     assert {kind: len(instances) for kind, instances in held.items()} == {"film": 1, "sr": 1, "sc": 1}
     (study,) = {instance["StudyInstanceUID"] for instances in held.values() for instance in instances}
     assert study == pydicom.dcmread(BytesIO(film)).StudyInstanceUID
     assert held["sr"][0]["VerificationFlag"] == "UNVERIFIED"
     assert held["sr"][0]["PatientName"] == "SECRET^NAME"
+    report = srread(BytesIO(requests.get(f"{orthanc.url}/instances/{held['sr'][0]['ID']}/file").content))
+    assert len(report.content.get_planar_roi_measurement_groups()) == 2
     assert len({instance["SeriesInstanceUID"] for instances in held.values() for instance in instances}) == 3
 
 
@@ -85,11 +90,11 @@ def test_a_film_comes_back_graded_once_whatever_is_killed(orthanc, server, film,
     with kneeoa(*here, *peer, *there, log=log, until_ready="listens"):
         wait_for(lambda: states(spool) == {"incoming": 0, "outgoing": 0, "done": 1, "failed": 0}, 30)
         assert time.monotonic() - started < 60
-        check(orthanc.held(), film)
+        check(orthanc, film)
         orthanc.send(identifier)
         assert "a film came again" in log.read_text()
 
-    check(orthanc.held(), film)
+    check(orthanc, film)
     assert requests.get(f"{orthanc.url}/instances/{identifier}/file").content == film
     assert "SECRET" not in log.read_text()
     assert not [p for p in spool.rglob("*") if str(pydicom.dcmread(BytesIO(film)).SOPInstanceUID) in p.name]
@@ -117,9 +122,7 @@ def test_the_same_over_dicomweb(orthanc, server, film, tmp_path):
         process.terminate()
         assert process.wait(20) == 0
 
-    held = orthanc.held()
-    held["film"] = [instance for instance in held["film"] if instance["BodyPartExamined"] == "KNEE"]
-    check(held, film)
-    assert [path.name for path in (spool / "done").iterdir()] == [Spool.name(held["film"][0]["SOPInstanceUID"])]
+    check(orthanc, film)
+    assert [p.name for p in (spool / "done").iterdir()] == [Spool.name(pydicom.dcmread(BytesIO(film)).SOPInstanceUID)]
     assert "an object is passed over: body_part" in log.read_text()
     assert "SECRET" not in log.read_text()

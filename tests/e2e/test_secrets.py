@@ -43,7 +43,8 @@ def films(tmp_path_factory, sample):
     return folder
 
 
-def test_no_patient_in_logs_metrics_replies_and_results(server, run, films, tmp_path, capfd):
+def test_no_patient_in_logs_metrics_replies_and_results(server, run, films, tmp_path, tmp_path_factory, capfd):
+    """Only what goes back into the patient's own study names the patient."""
     keys = ["--server", server.url, "--key-file", str(run / "key_file.json")]
     said = []
     for path in films.iterdir():
@@ -51,6 +52,8 @@ def test_no_patient_in_logs_metrics_replies_and_results(server, run, films, tmp_
             said.append(json.dumps(server.post(path.read_bytes(), endpoint=endpoint)))
 
     kneeoa(["grade", str(films), "--out", str(tmp_path / "grade.csv"), "--json", str(tmp_path / "json"), *keys])
+    kneeoa(["grade", str(films), "--dicom", str(tmp_path_factory.mktemp("dicom")), *keys])
+    kneeoa(["report", str(films), "--html", str(tmp_path / "html"), *keys])
     kneeoa(["batch", str(films), "--out", str(tmp_path / "batch.jsonl"), *keys])
 
     key = json.loads((run / "key_file.json").read_text())["management"]["key"]

@@ -5,9 +5,11 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 
 import numpy as np
 import pyarrow.parquet
+import pydicom
 import pytest
 import requests
 
@@ -190,6 +192,33 @@ def test_kneeoa_grade_writes_one_row_a_knee(server, run, tmp_path, capsys, sampl
     assert [row["status"] for row in rows] == ["graded", "graded", "error"]
     assert rows[2]["error_code"] == "unsupported_media_type"
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["a.png"]
+
+
+def test_films_of_one_name_keep_apart_in_what_is_made_of_them(server, run, tmp_path, capsys, sample):
+    films = tmp_path / "in"
+    other = (ROOT / "samples/moderate_oa.dcm").read_bytes()
+    for name, data in {
+        "a/IM1.dcm": sample,
+        "b/IM1.dcm": other,
+        "film.png": (ROOT / "docs/sample.png").read_bytes(),
+    }.items():
+        (films / name).parent.mkdir(parents=True, exist_ok=True)
+        (films / name).write_bytes(data)
+    here = ["--server", server.url, "--key-file", str(run / "key_file.json")]
+    out = tmp_path / "out"
+
+    assert kneeoa(["grade", str(films), "--dicom", str(out / "dicom"), "--json", str(out / "json"), *here]) == 1
+    told = capsys.readouterr().err
+    assert kneeoa(["report", str(films / "a"), str(films / "b"), "--html", str(out / "html"), *here]) == 0
+
+    made = sorted(path.name for path in (out / "dicom").iterdir())
+    assert [name.rsplit(".", 2)[1] for name in made] == ["sc", "sr"] * 2
+    assert {pydicom.dcmread(out / "dicom" / name).StudyInstanceUID for name in made} == {
+        pydicom.dcmread(BytesIO(data)).StudyInstanceUID for data in (sample, other)
+    }
+    assert "film.png: no_dicom_study" in told
+    assert len(list((out / "json").iterdir())) == 3
+    assert len(list((out / "html").iterdir())) == 3
 
 
 def test_kneeoa_says_what_to_do_without_a_server(tmp_path):
