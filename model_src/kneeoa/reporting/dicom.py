@@ -12,10 +12,11 @@ from typing import Any
 import highdicom as hd
 import numpy as np
 from highdicom import sr
-from pydicom import Dataset, dcmread
+from pydicom import DataElement, Dataset, dcmread
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.valuerep import DA, TM
 
 import kneeoa
 from kneeoa.errors import KneeOaError
@@ -141,10 +142,21 @@ def _source(data: bytes) -> Dataset:
     source = dcmread(BytesIO(data), stop_before_pixels=True, specific_tags=list(_CARRIED))
     if not all(source.get(name) for name in _IDENTITY):
         raise NoDicomStudy
+    source.decode()
+    source.SpecificCharacterSet = "ISO_IR 192"  # UTF-8: whatever the film's was, and if it was none
     for name in _TYPE_2:
-        if name not in source:
+        if name not in source or not _valid(source[name]):
             setattr(source, name, "")
     return source
+
+
+def _valid(element: DataElement) -> bool:
+    """Whether a report can carry it; what is not is left empty, rather than the patient without a report."""
+    try:
+        {"DA": DA, "TM": TM}.get(element.VR, str)(element.value)
+    except ValueError:
+        return False
+    return element.keyword != "PatientSex" or element.value in ("M", "F", "O")
 
 
 def _place(kind: str, source: Dataset, reply: Message) -> dict[str, Any]:
