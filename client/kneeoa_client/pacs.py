@@ -76,8 +76,10 @@ class Loop:
             self._work[name].clear()
             try:
                 whole = job()
-            except OSError as error:
-                log.error("the spool could not be written: %s", type(error).__name__)
+            except (
+                Exception
+            ) as error:  # a full disk, or what nobody foresaw: the thread lives on; texts may quote a film
+                log.error("could not %s: %s", name, type(error).__name__)
                 whole = False
             self._work[name].wait(RETRY[1] if whole else pause)  # a person may have put a film back
             pause = RETRY[0] if whole else min(2 * pause, RETRY[1])
@@ -106,8 +108,10 @@ class Loop:
                 self.spool.graded(film, deliverables(data, reply))
                 log.info("a film is graded: %s", reply["status"])
                 return
-        except KneeOaError as error:
-            code = error.code
+        except (ServerError, OSError):
+            raise
+        except Exception as error:  # ours have a code; any other must not keep the films behind it
+            code = error.code if isinstance(error, KneeOaError) else type(error).__name__
         log.warning("a film could not be graded and is kept in %s: %s", self.spool.folder / "failed", code)
         self.spool.failed(film, code)
 

@@ -96,8 +96,10 @@ class DimsePeer:
                 status = association.send_c_store(dcmread(file)).get("Status", 0x0110)
                 if status != SUCCESS and status >> 12 != 0xB:  # 0xB…: stored, with a warning
                     raise DeliveryFailed(f"the peer answered 0x{status:04X}")
-        except (ValueError, RuntimeError) as error:
-            raise DeliveryFailed(type(error).__name__ if isinstance(error, ValueError) else str(error)) from None
+        except DeliveryFailed:
+            raise
+        except Exception as error:  # a context that was not accepted, a connection that broke
+            raise DeliveryFailed(type(error).__name__) from None
         finally:
             association.release()
 
@@ -120,7 +122,7 @@ class WebPeer:
     def deliver(self, files: Sequence[Path]) -> None:
         try:
             answer = self.client.store_instances([dcmread(file) for file in files])
-        except (OSError, ValueError) as error:
+        except Exception as error:
             raise DeliveryFailed(type(error).__name__) from None
         if answer.get("FailedSOPSequence"):
             raise DeliveryFailed("the peer refused an object")
@@ -143,16 +145,26 @@ class WebPeer:
                     uid = _value(instance, "00080018")
                     if uid in self._passed_over or known(uid):
                         continue
-                    if reason := passed_over(
-                        Dataset.from_json(self.client.retrieve_instance_metadata(study, within, uid))
-                    ):
-                        log.info("an object is passed over: %s", reason)
-                        self._passed_over.add(uid)
+                    try:
+                        film = self._fetch(study, within, uid)
+                    except Exception as error:  # it must not keep the films behind it; the next look tries again
+                        log.warning("a film could not be fetched: %s", type(error).__name__)
                         continue
-                    film = self.client.retrieve_instance(study, within, uid, (("application/dicom", "*"),))
-                    file = BytesIO()
-                    film.save_as(file, enforce_file_format=True)
-                    yield uid, file.getvalue()
+                    if film is None:
+                        self._passed_over.add(uid)
+                    else:
+                        yield uid, film
+
+    def _fetch(self, study: str, series: str, instance: str) -> bytes | None:
+        """The file of an instance, by UIDs; None where it is passed over."""
+        reason = passed_over(Dataset.from_json(self.client.retrieve_instance_metadata(study, series, instance)))
+        if reason:
+            log.info("an object is passed over: %s", reason)
+            return None
+        film = self.client.retrieve_instance(study, series, instance, (("application/dicom", "*"),))
+        file = BytesIO()
+        film.save_as(file, enforce_file_format=True)
+        return file.getvalue()
 
 
 def _pages(search: Callable[..., list[dict[str, Any]]], *place: str, **query: Any) -> Iterable[dict[str, Any]]:

@@ -59,6 +59,7 @@ class Spool:
         """What goes back for a film, by ending."""
         folder = self.folder / "outgoing" / film.name
         part = folder.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)  # of an attempt that met a full disk
         part.mkdir()
         for ending, file in files.items():
             _write(part / ending, file)

@@ -16,6 +16,7 @@ from deploy.server import free_port
 from kneeoa.errors import CorruptImage
 from kneeoa.messages import REPLY_SCHEMA, envelope
 from kneeoa_client import pacs
+from kneeoa_client import spool as spool_module
 from kneeoa_client.peers import DeliveryFailed, DimsePeer, header_of, listen, passed_over
 from kneeoa_client.server import ServerError, ServerFailed
 from kneeoa_client.spool import Spool
@@ -232,6 +233,20 @@ def looped(spool, monkeypatch):
     return run
 
 
+def test_a_full_disk_is_waited_for(looped, spool, monkeypatch):
+    write, failures = spool_module._write, [OSError(28, "full"), OSError(28, "full")]
+
+    def full(path, data) -> None:
+        if path.name == "sr.dcm" and failures:
+            raise failures.pop()
+        write(path, data)
+
+    monkeypatch.setattr(spool_module, "_write", full)
+
+    assert looped(FakeServer(*[reply("ok")] * 3), FakePeer()) == [f"done/{NAME}"]
+    assert not failures
+
+
 def reply(status: str) -> dict:
     return {**envelope(REPLY_SCHEMA), "status": status}
 
@@ -245,7 +260,13 @@ def test_a_server_that_is_away_and_a_peer_that_refuses_are_tried_again(looped):
 
 
 @pytest.mark.parametrize(
-    ("answer", "code"), [(envelope(REPLY_SCHEMA, CorruptImage()), "corrupt_image"), (ServerFailed(), "server_failed")]
+    ("answer", "code"),
+    [
+        (envelope(REPLY_SCHEMA, CorruptImage()), "corrupt_image"),
+        (ServerFailed(), "server_failed"),
+        (KeyError("SECRET"), "KeyError"),
+    ],
+    ids=["reply", "server", "unforeseen"],
 )
 def test_a_film_that_cannot_be_graded_is_kept_with_its_code(looped, answer, code):
     peer = FakePeer()
