@@ -137,23 +137,29 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("name the PACS: --peer AET@HOST:PORT or --dicomweb URL")
     web = WebPeer(arguments.dicomweb, arguments.days) if arguments.dicomweb else None
     peer = DimsePeer.parse(arguments.peer, arguments.aet) if arguments.peer else web
+    provider = None
     assert peer is not None
     _tell()
     loop = Loop(Spool(arguments.spool), Server.find(arguments.server, arguments.key_file), peer)
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(sign, lambda *_: loop.stop())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # told to stop is told to stop
     threads = loop.start()
-    if web:
-        loop.look(web, arguments.every)
-    else:
-        host, _, port = arguments.listen.rpartition(":")
-        callers = arguments.accept or [arguments.peer.partition("@")[0]]
-        provider = listen((host or "127.0.0.1", int(port)), arguments.aet, callers, loop.take)
-        print(f"{arguments.aet} listens on {arguments.listen} for {', '.join(callers)}", flush=True)
-        loop.closing.wait()
-        provider.shutdown()
-    for thread in threads:
-        thread.join()
+    try:
+        if web:
+            loop.look(web, arguments.every)
+        else:
+            host, _, port = arguments.listen.rpartition(":")
+            callers = arguments.accept or [arguments.peer.partition("@")[0]]
+            provider = listen((host or "127.0.0.1", int(port)), arguments.aet, callers, loop.take)
+            print(f"{arguments.aet} listens on {arguments.listen} for {', '.join(callers)}", flush=True)
+            loop.closing.wait()
+    except KeyboardInterrupt:
+        log.info("stopping; what is under way goes on at the next start")
+    finally:
+        if provider:
+            provider.shutdown()
+        loop.stop()
+        for thread in threads:
+            thread.join()
     return 0
 
 

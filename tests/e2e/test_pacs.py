@@ -87,12 +87,21 @@ def test_a_film_comes_back_graded_once_whatever_is_killed(orthanc, server, film,
         wait_for(lambda: states(spool)["outgoing"] == 1, 30)
     with kneeoa(*here, *peer, *there, log=log):
         wait_for(lambda: orthanc.held()["sc"], 30)
-    with kneeoa(*here, *peer, *there, log=log, until_ready="listens"):
+    with kneeoa(*here, *peer, *there, log=log, until_ready="listens") as last:
         wait_for(lambda: states(spool) == {"incoming": 0, "outgoing": 0, "done": 1, "failed": 0}, 30)
         assert time.monotonic() - started < 60
         check(orthanc, film)
         orthanc.send(identifier)
         assert "a film came again" in log.read_text()
+        with kneeoa(*here, *peer, *there, log=tmp_path / "second.log") as second:
+            assert second.wait(20) == 2
+        assert "another process works on" in (tmp_path / "second.log").read_text()
+        elsewhere = [*here[:2], "--spool", str(tmp_path / "other"), *here[4:]]
+        with kneeoa(*elsewhere, *peer, *there, log=tmp_path / "third.log") as third:
+            assert third.wait(20) == 2  # the port is taken
+
+        last.terminate()
+        assert last.wait(20) == 0
 
     check(orthanc, film)
     assert requests.get(f"{orthanc.url}/instances/{identifier}/file").content == film
