@@ -72,7 +72,9 @@ def main(argv: list[str] | None = None) -> int:
         "--dicom", type=Path, metavar="DIR", help="write a Structured Report and the page as Secondary Capture a film"
     )
     one.add_argument(
-        "--explain", metavar="TASK,…", help="heat maps of what speaks for a finding; the figure shows the first"
+        "--explain",
+        metavar="TASK,…",
+        help="heat maps of what speaks for a finding; figures show one: KL before OA, JSN_L …",
     )
     one.add_argument("--json", type=Path, metavar="DIR", help="write each film's reply")
     page = commands.add_parser("report", help="grade files and folders, and write web pages that need no server")

@@ -9,13 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kneeoa.errors import KneeOaError
+from kneeoa.errors import KneeOaError, TooLarge
 from kneeoa.reporting.dicom import deliverables
-from kneeoa_client.peers import DeliveryFailed, DimsePeer, Peer, WebPeer, header_of, listen, says_knee
+from kneeoa_client.peers import DeliveryFailed, DimsePeer, Peer, PeerAway, WebPeer, header_of, listen, says_knee
 from kneeoa_client.server import Server, ServerError
+from kneeoa_client.sources import MAX_BYTES
 from kneeoa_client.spool import Spool
 
 log = logging.getLogger(__name__)
+NO_KNEE = ("no_knee_like_region", "low_score")  # reasons that the detector has for what is no knee
 RETRY = 2.0, 60.0  # s: the first pause after a failure, and the longest
 
 
@@ -74,6 +76,8 @@ class Loop:
         pause = RETRY[0]
         while not self.closing.is_set():
             self._work[name].clear()
+            if self.closing.is_set():  # set between the two lines above
+                return
             try:
                 whole = job()
             except (
@@ -85,22 +89,30 @@ class Loop:
             pause = RETRY[0] if whole else min(2 * pause, RETRY[1])
 
     def _grade_all(self) -> bool:
+        whole = True
         for film in self.spool.incoming():
+            if self.closing.is_set():
+                break
             try:
                 self._grade(film)
             except ServerError as error:
                 log.warning("%s; the films wait", error)
                 return False
+            except OSError as error:
+                log.error("the spool could not be read or written: %s", type(error).__name__)
+                whole = False
             self._work["deliver"].set()
-        return True
+        return whole
 
     def _grade(self, film: Path) -> None:
         data = film.read_bytes()
         try:
+            if len(data) > MAX_BYTES:
+                raise TooLarge
             reply = self.server.post_patiently(data)
             if reply["status"] == "error":
                 code = reply["error"]["code"]
-            elif reply["status"] == "not_found" and not says_knee(header_of(data)):
+            elif all(knee["reason"] in NO_KNEE for knee in reply["knees"]) and not says_knee(header_of(data)):
                 log.info("a film shows no knee, and does not say that it does")
                 self.spool.finished(film)
                 return
@@ -120,9 +132,12 @@ class Loop:
         for item in self.spool.outgoing():
             try:
                 self.peer.deliver(sorted(item.iterdir()))
-            except DeliveryFailed as error:
-                log.warning("a report could not be delivered: %s; it waits", error)
+            except (DeliveryFailed, OSError) as error:
+                reason = error if isinstance(error, DeliveryFailed) else type(error).__name__
+                log.warning("a report could not be delivered: %s; it waits", reason)
                 whole = False
+                if isinstance(error, PeerAway):
+                    break
             else:
                 self.spool.finished(item)
                 log.info("a report is delivered")
@@ -156,7 +171,7 @@ def run(arguments: argparse.Namespace) -> int:
         log.info("stopping; what is under way goes on at the next start")
     finally:
         if provider:
-            provider.shutdown()
+            provider.ae.shutdown()  # the associations too: their threads would outlive us
         loop.stop()
         for thread in threads:
             thread.join()
@@ -166,7 +181,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _tell() -> None:
     """Our own words go to stderr; the parsers', which quote what is in a file, nowhere."""
     warnings.simplefilter("ignore")
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+    for name in ("pydicom", "dicomweb_client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     ours = logging.getLogger("kneeoa_client")

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 MODALITIES = ("CR", "DX")
 FRONTAL = ("", "AP", "PA")  # views; an empty one says nothing
 HEADER = ["SOPClassUID", "SOPInstanceUID", "Modality", "BodyPartExamined", "ViewPosition"]
-SUCCESS, OUT_OF_RESOURCES, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xC000
+SUCCESS, DUPLICATE, OUT_OF_RESOURCES, NOT_UNDERSTOOD = 0x0000, 0x0111, 0xA700, 0xC000
 TIMEOUT = 30.0  # s
 Take = Callable[[str, bytes], None]  # SOP Instance UID, DICOM file
 
@@ -43,6 +43,10 @@ class Peer(Protocol):
 
 class DeliveryFailed(RuntimeError):
     """The peer did not take the objects; says why, in our words."""
+
+
+class PeerAway(DeliveryFailed):
+    """There is no peer; it would not take other objects either."""
 
 
 def header_of(data: bytes) -> Dataset:
@@ -85,16 +89,16 @@ class DimsePeer:
 
     def deliver(self, files: Sequence[Path]) -> None:
         entity = AE(self.own)
-        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = TIMEOUT
+        entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = TIMEOUT
         for sop_class in (Comprehensive3DSRStorage, SecondaryCaptureImageStorage):
             entity.add_requested_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
         association = entity.associate(self.host, self.port, ae_title=self.title)
         if not association.is_established:
-            raise DeliveryFailed("no association with the peer")
+            raise PeerAway("no association with the peer")
         try:
             for file in files:
                 status = association.send_c_store(dcmread(file)).get("Status", 0x0110)
-                if status != SUCCESS and status >> 12 != 0xB:  # 0xB…: stored, with a warning
+                if status not in (SUCCESS, DUPLICATE) and status >> 12 != 0xB:  # 0xB…: stored, with a warning
                     raise DeliveryFailed(f"the peer answered 0x{status:04X}")
         except DeliveryFailed:
             raise
@@ -124,7 +128,7 @@ class WebPeer:
             answer = self.client.store_instances([dcmread(file) for file in files])
         except Exception as error:
             raise DeliveryFailed(type(error).__name__) from None
-        if answer.get("FailedSOPSequence"):
+        if any(failed.get("FailureReason") != DUPLICATE for failed in answer.get("FailedSOPSequence") or ()):
             raise DeliveryFailed("the peer refused an object")
 
     def films(self, known: Callable[[str], bool]) -> Iterable[tuple[str, bytes]]:
@@ -140,20 +144,25 @@ class WebPeer:
         for modality in MODALITIES:
             filters = {"StudyDate": span, "Modality": modality}
             for series in _pages(self.client.search_for_series, search_filters=filters):
-                study, within = _value(series, "0020000D"), _value(series, "0020000E")
-                for instance in _pages(self.client.search_for_instances, study, within):
-                    uid = _value(instance, "00080018")
-                    if uid in self._passed_over or known(uid):
-                        continue
-                    try:
-                        film = self._fetch(study, within, uid)
-                    except Exception as error:  # it must not keep the films behind it; the next look tries again
-                        log.warning("a film could not be fetched: %s", type(error).__name__)
-                        continue
-                    if film is None:
-                        self._passed_over.add(uid)
-                    else:
-                        yield uid, film
+                try:
+                    yield from self._films_of(_value(series, "0020000D"), _value(series, "0020000E"), known)
+                except Exception as error:  # it must not keep the series behind it; the next look tries again
+                    log.warning("a series could not be listed: %s", type(error).__name__)
+
+    def _films_of(self, study: str, series: str, known: Callable[[str], bool]) -> Iterable[tuple[str, bytes]]:
+        for instance in _pages(self.client.search_for_instances, study, series):
+            uid = _value(instance, "00080018")
+            if uid in self._passed_over or known(uid):
+                continue
+            try:
+                film = self._fetch(study, series, uid)
+            except Exception as error:  # as above
+                log.warning("a film could not be fetched: %s", type(error).__name__)
+                continue
+            if film is None:
+                self._passed_over.add(uid)
+            else:
+                yield uid, film
 
     def _fetch(self, study: str, series: str, instance: str) -> bytes | None:
         """The file of an instance, by UIDs; None where it is passed over."""
@@ -207,6 +216,9 @@ def listen(address: tuple[str, int], title: str, callers: Sequence[str], take: T
 
     def store(event: evt.Event) -> int:
         received.pop(event.assoc, None)
+        if event.request.AffectedSOPClassUID not in SOP_CLASSES:  # nothing of it is parsed, nor inflated
+            log.info("an object is passed over: modality")
+            return SUCCESS
         try:
             data = event.encoded_dataset()
             header = header_of(data)

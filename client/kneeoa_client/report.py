@@ -2,7 +2,6 @@
 
 import argparse
 import base64
-import hashlib
 import json
 from collections import defaultdict
 from io import BytesIO
@@ -21,7 +20,7 @@ from kneeoa.tasks import KL, OA, TASKS
 from kneeoa_client.grade import all_graded, grade_all
 from kneeoa_client.rows import ORDER
 from kneeoa_client.server import Server
-from kneeoa_client.sources import Source, walk
+from kneeoa_client.sources import Source, digest, walk
 
 SIDES = {"R": "right", "L": "left", "unknown": "side unknown"}
 COLUMNS = ["film", "knee", "status", *(task.name.replace("_", "-") for task in ORDER), "P(OA) %", "remarks"]
@@ -41,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         def use(film: Source, data: bytes, reply: Message) -> None:
             if reply["status"] != "error":
                 page = draw_figure(displayed(data, reply), reply, opacity=arguments.opacity)
-                picture = Path(aside) / f"{hashlib.sha256(film.name.encode()).hexdigest()}.webp"
+                picture = Path(aside) / f"{digest(film.name)}.webp"
                 Image.fromarray(as_image(page)).save(picture, quality=88, method=4)
                 studies[study_of(data, film.name)][film.name] = picture
 
@@ -61,7 +60,7 @@ def study_of(data: bytes, name: str) -> str:
             )
     except Exception:  # no DICOM, or a damaged header
         named = name
-    return hashlib.sha256(named.encode()).hexdigest()[:10]
+    return digest(named)[:10]
 
 
 def write_report(folder: Path, replies: dict[str, Message], studies: dict[str, dict[str, Path]]) -> None:
@@ -73,7 +72,7 @@ def write_report(folder: Path, replies: dict[str, Message], studies: dict[str, d
     for number, films in studies.items():
         sections = [_section(name, replies[name], picture) for name, picture in sorted(films.items())]
         page = pages.get_template("study.html").render(common, number=number, films=sections)
-        (folder / f"{number}.html").write_text(page, encoding="utf-8")
+        (folder / f"{number}.html").write_text(page, encoding="utf-8", errors="replace")
     page_of = {name: f"{number}.html" for number, films in studies.items() for name in films}
     rows = [row for name, reply in replies.items() for row in _rows(name, reply, page_of.get(name))]
     page = pages.get_template("index.html").render(
@@ -84,7 +83,7 @@ def write_report(folder: Path, replies: dict[str, Message], studies: dict[str, d
         studies=len(studies),
         statuses=sorted({row["status"] for row in rows}),
     )
-    (folder / "index.html").write_text(page, encoding="utf-8")
+    (folder / "index.html").write_text(page, encoding="utf-8", errors="replace")
 
 
 def _section(name: str, reply: Message, picture: Path) -> dict[str, Any]:

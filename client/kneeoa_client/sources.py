@@ -1,7 +1,7 @@
 """The films of files, folders, globs, zip archives and DICOMDIRs, one at a time: a month of them is never in memory."""
 
 import glob
-import re
+import hashlib
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -71,9 +71,14 @@ class Source:
 
 
 def distinct_stems(films: Sequence[Source]) -> dict[Source, str]:
-    """A name for what is made from each film: its stem, and where several have the same, its whole path."""
+    """A name for what is made from each film: its stem, and where several have the same, with a digest of its path."""
     seen = Counter(film.stem for film in films)
-    return {f: f.stem if seen[f.stem] == 1 else re.sub(r"[^\w.-]+", "_", f.name.strip("./")) for f in films}
+    return {film: film.stem if seen[film.stem] == 1 else f"{film.stem}-{digest(film.name)[:8]}" for film in films}
+
+
+def digest(name: str) -> str:
+    """Of a file's name, which may be in no encoding."""
+    return hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
 
 
 def walk(names: Sequence[str]) -> Iterator[Source]:

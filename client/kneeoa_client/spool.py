@@ -47,7 +47,11 @@ class Spool:
         """Keep a film; once this returns, neither a kill nor a power cut loses it."""
         target = self.folder / "incoming" / name
         part = target.with_suffix(f".{threading.get_ident()}.part")  # a film may come twice at once
-        _write(part, film)
+        try:
+            _write(part, film)
+        except OSError:
+            part.unlink(missing_ok=True)  # it would keep a full disk full
+            raise
         part.rename(target)
         _sync(target.parent)
 
@@ -63,6 +67,7 @@ class Spool:
         part.mkdir()
         for ending, file in files.items():
             _write(part / ending, file)
+        _sync(part)
         part.rename(folder)
         _sync(folder.parent)
         film.unlink()

@@ -167,8 +167,9 @@ def test_the_figure_comes_for_those_who_ask(detect, grade, sample):
     assert (height, width) == (asked["film"]["height"], asked["film"]["width"])
 
     handmade = {**asked, "preview": {"film": "no PNG", "scale": "no scale"}}
-    bodies = [{"body": json.dumps(message).encode()} for message in (asked, plain, handmade)]
-    drawn, without, failed = map(json.loads, grade.handle(bodies, Context()))
+    giant = {**asked, "knees": [{**knee, "main_joint": [0, 0, 1e5, 1e5]} for knee in asked["knees"]]}
+    bodies = [{"body": json.dumps(message).encode()} for message in (asked, plain, handmade, giant)]
+    drawn, without, failed, refused = map(json.loads, grade.handle(bodies, Context()))
 
     page = decode_png(drawn.pop("figure"))
     assert page.shape == (990, 1760)
@@ -177,6 +178,7 @@ def test_the_figure_comes_for_those_who_ask(detect, grade, sample):
     assert drawn == without
     assert failed["status"] == "ok"
     assert failed["figure"] is None
+    assert refused["figure"] is None
 
 
 def test_the_grader_takes_the_gpu_torchserve_assigns_where_there_is_one(monkeypatch, grader):

@@ -138,6 +138,10 @@ def test_the_same_film_and_software_give_the_same_instances(graded):
     other = {**reply, "model": {**reply["model"], "grader": {**reply["model"]["grader"], "sha256": "0" * 64}}}
 
     assert first == again
+    unknown = {**reply, "knees": [{**reply["knees"][0], "knee": "unknown"}]}
+    assert structured_report(data, film, unknown).SOPInstanceUID != first
+    pages = [secondary_capture(data, PAGE, reply, opacity).SOPInstanceUID for opacity in (0.5, 0.5, 0.6)]
+    assert pages[0] == pages[1] != pages[2]
     assert structured_report(data, film, other).SOPInstanceUID != first
 
 
@@ -229,6 +233,17 @@ def test_what_is_damaged_in_a_header_is_left_empty_and_never_repeated(graded, ca
         assert [str(read.get(name) or "") for name in damaged] == ["", "", "", "", "ISO_IR 192"]
         assert read.PatientID == "4711"
     assert "SECRET" not in caplog.text + "".join(str(warning.message) for warning in recwarn)
+
+
+@pytest.mark.parametrize("orientation", [None, "L", "LEFT\\FOOT", "\\F", "L\\F\\X"])
+def test_an_orientation_that_is_none_is_left_empty(graded, orientation):
+    said = {} if orientation is None else {"PatientOrientation": orientation.encode()}
+    data = anonymous(ReferringPhysicianName=b"One^A\\Two^B", **said)
+
+    made = secondary_capture(data, PAGE, graded[2])
+
+    assert not made.PatientOrientation
+    assert not made.ReferringPhysicianName
 
 
 @pytest.mark.parametrize(

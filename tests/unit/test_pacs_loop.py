@@ -78,6 +78,43 @@ def looped(spool, monkeypatch):
     return run
 
 
+def test_a_film_that_is_too_large_is_not_sent_and_does_not_keep_others(looped, spool, monkeypatch):
+    monkeypatch.setattr(pacs, "MAX_BYTES", 1000)
+    (spool.folder / "incoming/stray").mkdir()
+    server = FakeServer()
+
+    with pytest.raises(AssertionError, match="stray"):  # it is left where it is
+        looped(server, FakePeer())
+
+    assert (spool.folder / f"failed/{NAME}.too_large").read_bytes() == FILM.read_bytes()
+    assert not server.asked
+
+
+def test_a_film_that_two_senders_bring_at_once_is_one(spool):
+    loop, together = pacs.Loop(spool, FakeServer(), FakePeer()), threading.Barrier(8)
+
+    def send() -> None:
+        together.wait()
+        loop.take(UID, b"film" * 100_000)
+
+    senders = [threading.Thread(target=send) for _ in range(8)]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+
+    assert [path.name for path in (spool.folder / "incoming").iterdir()] == [NAME]
+
+
+@pytest.mark.parametrize(("reason", "reports"), [("low_score", 0), ("no_knee_like_region", 0), ("implausible_size", 1)])
+def test_only_what_looks_like_no_knee_at_all_is_dropped(looped, reason, reports):
+    answer = {**reply("not_found"), "knees": [{"knee": "unknown", "status": "rejected", "reason": reason}]}
+    peer = FakePeer()
+
+    assert looped(FakeServer(answer), peer, make_dicom(gradient())) == [f"done/{NAME}"]
+    assert len(peer.got) == reports
+
+
 def test_a_full_disk_is_waited_for(looped, spool, monkeypatch):
     write, failures = spool_module._write, [OSError(28, "full"), OSError(28, "full")]
 

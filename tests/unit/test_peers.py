@@ -107,6 +107,13 @@ def test_a_full_disk_and_a_damaged_film_are_told_to_the_sender(caplog):
     assert "could not be kept: OSError" in caplog.text
 
 
+def test_what_is_no_film_is_not_even_parsed(monkeypatch):
+    """Deflated, a small file can fill the memory."""
+    monkeypatch.setattr("kneeoa_client.peers.header_of", lambda _: pytest.fail("parsed"))
+    with provider(lambda *_: pytest.fail("taken")) as port, association(port) as made:
+        assert made.send_c_store(film(MRImageStorage, Modality="MR")).Status == 0
+
+
 def test_an_object_that_is_too_large_ends_its_association(monkeypatch, caplog):
     monkeypatch.setattr("kneeoa_client.peers.MAX_BYTES", 1 << 20)
     taken = []
@@ -120,7 +127,9 @@ def test_an_object_that_is_too_large_ends_its_association(monkeypatch, caplog):
     assert caplog.text.count("an association is ended") == 1
 
 
-@pytest.mark.parametrize(("status", "taken"), [(0x0000, True), (0xB000, True), (0xA700, False), (0xC000, False)])
+@pytest.mark.parametrize(
+    ("status", "taken"), [(0x0000, True), (0xB000, True), (0x0111, True), (0xA700, False), (0xC000, False)]
+)
 def test_delivery_counts_only_where_the_peer_says_so(tmp_path, status, taken):
     got = []
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from selenium.webdriver.support.select import Select
 from kneeoa.errors import CorruptImage
 from kneeoa.messages import DISCLAIMER, REPLY_SCHEMA, envelope
 from kneeoa_client.report import COLUMNS, study_of, write_report
+from kneeoa_client.sources import Source, distinct_stems
 from tests.unit.dicom_factory import gradient, make_dicom
 from tests.unit.test_figure import spoilt
 from training.evaluate_films import reply_to
@@ -171,3 +173,13 @@ def test_a_study_is_named_by_a_digest_of_its_uid():
     assert study_of(one, "a") == study_of(same, "b") != study_of(other, "a")
     assert study_of(b"no DICOM", "a") == study_of(b"", "a") != study_of(b"", "b")
     assert "1.2.3" not in study_of(one, "a")
+
+
+def test_films_of_one_name_get_names_of_their_own():
+    films = [
+        Source(Path(name)) for name in ("a b/IM1", "a_b/IM1", "../x/IM1", "x/IM1", "x/IM2", "IM1\udcff", "y/IM1\udcff")
+    ]
+    names = distinct_stems(films)
+
+    assert len(set(names.values())) == len(films)
+    assert names[Source(Path("x/IM2"))] == "IM2"

@@ -4,6 +4,7 @@ The report is a Comprehensive 3D SR after TID 1500, one measurement group (TID 1
 software gets the same instance UIDs: what is delivered twice is there once. docs/dicom.md lists what is in it, and the codes.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -55,7 +56,7 @@ def deliverables(data: bytes, reply: Message, opacity: float = OPACITY) -> dict[
     """Both objects as DICOM files, by the ending of their names; see `structured_report` and `secondary_capture`."""
     film = displayed(data, reply)
     page = as_image(draw_figure(film, reply, opacity=opacity))
-    objects = {"sr": structured_report(data, film, reply), "sc": secondary_capture(data, page, reply)}
+    objects = {"sr": structured_report(data, film, reply), "sc": secondary_capture(data, page, reply, opacity)}
     return {f"{kind}.dcm": as_file(dataset) for kind, dataset in objects.items()}
 
 
@@ -97,20 +98,23 @@ def structured_report(data: bytes, film: np.ndarray, reply: Message) -> Dataset:
         return report
 
 
-def secondary_capture(data: bytes, page: np.ndarray, reply: Message) -> Dataset:
+def secondary_capture(data: bytes, page: np.ndarray, reply: Message, opacity: float = OPACITY) -> Dataset:
     """A page (`kneeoa.reporting.figure`), RGB uint8 (h, w, 3), as a Secondary Capture; see `structured_report`."""
     with _carried_over():
         source = _source(data)
+        explained = [task for knee in reply["knees"] for task in knee.get("explanations", {}).get("heat", {})]
         capture = hd.sc.SCImage.from_ref_dataset(
             source, page, "RGB", 8, "PATIENT", manufacturer=MANUFACTURER,
             patient_orientation=tuple(source.get("PatientOrientation") or ("L", "F")),
-            transfer_syntax_uid=ExplicitVRLittleEndian, **_place("sc", source, reply),
+            transfer_syntax_uid=ExplicitVRLittleEndian, **_place("sc", source, reply, f"{opacity:g}", *explained),
         )  # fmt: skip
         sides = {knee["knee"] for knee in reply["knees"]}
         if sides == {Laterality.UNKNOWN.value}:
             capture.Laterality = ""
         else:
             capture.ImageLaterality = sides.pop() if len(sides) == 1 else "B"
+        if "PatientOrientation" not in source:
+            capture["PatientOrientation"].value = ""
         capture.SeriesDescription = "kneeoa: figure (research)"
         capture.ImageComments = reply["disclaimer"]
         if "BurnedInAnnotation" in source:  # what is burned into the film is in its picture too
@@ -144,24 +148,31 @@ def _source(data: bytes) -> Dataset:
         raise NoDicomStudy
     source.decode()
     source.SpecificCharacterSet = "ISO_IR 192"  # UTF-8: whatever the film's was, and if it was none
+    for element in list(source):
+        if element.keyword not in _IDENTITY and not _valid(element):
+            del source[element.tag]
     for name in _TYPE_2:
-        if name not in source or not _valid(source[name]):
+        if name not in source:
             setattr(source, name, "")
     return source
 
 
 def _valid(element: DataElement) -> bool:
     """Whether a report can carry it; what is not is left empty, rather than the patient without a report."""
+    if element.keyword == "PatientOrientation":
+        return element.VM == 2 and all(re.fullmatch("[LRAPHF]{1,3}", direction) for direction in element.value)
     try:
         {"DA": DA, "TM": TM}.get(element.VR, str)(element.value)
     except ValueError:
         return False
-    return element.keyword != "PatientSex" or element.value in ("M", "F", "O")
+    return element.VM <= 1 and (element.keyword != "PatientSex" or element.value in ("M", "F", "O"))
 
 
-def _place(kind: str, source: Dataset, reply: Message) -> dict[str, Any]:
-    """Series and instance: others for other films, kinds, weights and versions, and for nothing else."""
-    of = source.SOPInstanceUID, kind, kneeoa.__version__, *(model["sha256"] for model in reply["model"].values())
+def _place(kind: str, source: Dataset, reply: Message, *how: str) -> dict[str, Any]:
+    """Series and instance: others for other films, kinds, weights, versions and sides, and ways to draw the page."""
+    sides = ",".join(knee["knee"] for knee in reply["knees"])
+    weights = (model["sha256"] for model in reply["model"].values())
+    of = source.SOPInstanceUID, kind, kneeoa.__version__, *weights, sides, *how
     return {
         "series_instance_uid": _uid(*of, "series"),
         "series_number": SERIES[kind],

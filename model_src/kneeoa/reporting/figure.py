@@ -52,7 +52,13 @@ def figure_png(preview: Message, reply: Message) -> str | None:
     A detector's preview always can; a handmade message may hold anything.
     """
     try:
-        page = as_image(draw_figure(decode_png(preview["film"]), reply, float(preview["scale"])))
+        film, scale = decode_png(preview["film"]), float(preview["scale"])
+        places = [
+            abs(scale * v) for knee in reply["knees"] for name in ("box", "main_joint") for v in knee.get(name) or ()
+        ]
+        if max(places, default=0) > 2 * max(film.shape):
+            raise ValueError
+        page = as_image(draw_figure(film, reply, scale))
     except Exception as error:  # the type only: a message may quote the input
         log.warning("a figure could not be drawn: %s", type(error).__name__)
         return None
