@@ -116,11 +116,12 @@ def reply_and_joints(
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
     """The same, and the main joints of its graded knees, uint8 (h, w)."""
     facts, knees = detector.detect(decode(data))
-    found = [knee for knee in knees if knee.crop is not None]
-    joints = [knee.crop for knee in found if knee.crop is not None]
-    graded = grader.grade(joints, [shown_as(knee.to_json()) for knee in found], [explain] * len(joints))
-    model = {"detector": detector.identity}
-    message = envelope(DETECTION_SCHEMA, film=facts, knees=[knee.to_json() for knee in knees], model=model)
+    joints = [knee.crop for knee in knees if knee.crop is not None]
+    message = envelope(
+        DETECTION_SCHEMA, film=facts, knees=[knee.to_json() for knee in knees], model={"detector": detector.identity}
+    )
+    sides = [shown_as(knee) for knee in message["knees"] if knee["crop"]]
+    graded = grader.grade(joints, sides, [explain] * len(joints))
     return build_reply(message, graded, grader), joints
 
 

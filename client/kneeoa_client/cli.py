@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     page.add_argument("--explain", metavar="TASK", default="KL", help="whose heat map the figures show")
     for command in (one, page):
-        command.add_argument("--opacity", type=float, default=0.55, help="of the heat map in the figure, 0 … 1")
+        command.add_argument("--opacity", type=float, help="of the heat map in the figure, 0 … 1")
         command.add_argument(
             "--side", choices=("R", "L"), help="the knee's side, for single-knee films that do not say"
         )

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from kneeoa.errors import KneeOaError
 from kneeoa.messages import DISCLAIMER, REPLY_SCHEMA, Message, envelope
-from kneeoa.reporting.dicom import NoDicomStudy, deliverables
-from kneeoa.reporting.figure import DPI, displayed, draw_figure
+from kneeoa.reporting.dicom import NoDicomStudy, delivered_with
+from kneeoa.reporting.figure import DPI, OPACITY, displayed, draw_figure
 from kneeoa_client.rows import rows_of, table, writer_for
 from kneeoa_client.server import Server
 from kneeoa_client.sources import Source, distinct_stems, walk
@@ -50,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     write = writer_for(arguments.out) if arguments.out else None
     server = Server.find(arguments.server, arguments.key_file)
     explain = arguments.explain or ("KL" if arguments.figures or arguments.dicom else None)
+    opacity = OPACITY if arguments.opacity is None else arguments.opacity
     undelivered = []
     if explain:
         server.headers = {"X-Kneeoa-Explain": explain}
@@ -61,14 +62,15 @@ def run(arguments: argparse.Namespace) -> int:
         name = names[film]
         if arguments.json:
             (arguments.json / f"{name}.json").write_text(json.dumps(reply, indent=2) + "\n")
-        if reply["status"] == "error":
+        if reply["status"] == "error" or not (arguments.figures or arguments.dicom):
             return
+        shown = displayed(data, reply)
+        page = draw_figure(shown, reply, opacity=opacity)
         if arguments.figures:
-            page = draw_figure(displayed(data, reply), reply, opacity=arguments.opacity)
             page.savefig(arguments.figures / f"{name}.png", dpi=DPI)
         if arguments.dicom:
             try:
-                files = deliverables(data, reply, arguments.opacity)
+                files = delivered_with(data, shown, page, reply, opacity)
             except NoDicomStudy as error:
                 undelivered.append(f"{film.name}: {error.code}: {error}")
                 return

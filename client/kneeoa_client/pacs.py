@@ -65,9 +65,7 @@ class Loop:
                     self.take(uid, film)
                     if self.closing.is_set():
                         return
-            except (
-                Exception
-            ) as error:  # whatever its answers make the parsers raise; the type only, since texts quote them
+            except Exception as error:  # its answers may break a parser, in words that quote them: the type only
                 log.warning("the DICOMweb service could not be asked: %s", type(error).__name__)
             self.closing.wait(every)
 
@@ -80,9 +78,7 @@ class Loop:
                 return
             try:
                 whole = job()
-            except (
-                Exception
-            ) as error:  # a full disk, or what nobody foresaw: the thread lives on; texts may quote a film
+            except Exception as error:  # what nobody foresaw: the thread lives on; its words may quote a film
                 log.error("could not %s: %s", name, type(error).__name__)
                 whole = False
             self._work[name].wait(RETRY[1] if whole else pause)  # a person may have put a film back

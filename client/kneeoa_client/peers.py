@@ -119,13 +119,13 @@ class WebPeer:
     days: int
     _passed_over: set[str] = field(default_factory=set)
 
-    @property
-    def client(self) -> DICOMwebClient:
+    def _client(self) -> DICOMwebClient:
+        """One a task: those who deliver and those who look are threads of their own."""
         return DICOMwebClient(self.url, session=requests.Session(), timeout=TIMEOUT)
 
     def deliver(self, files: Sequence[Path]) -> None:
         try:
-            answer = self.client.store_instances([dcmread(file) for file in files])
+            answer = self._client().store_instances([dcmread(file) for file in files])
         except Exception as error:
             raise DeliveryFailed(type(error).__name__) from None
         if any(failed.get("FailureReason") != DUPLICATE for failed in answer.get("FailedSOPSequence") or ()):
@@ -139,23 +139,26 @@ class WebPeer:
         OSError, ValueError
             If the service cannot be asked.
         """
-        today = datetime.date.today()
+        client, today = self._client(), datetime.date.today()
         span = f"{today - datetime.timedelta(self.days):%Y%m%d}-{today:%Y%m%d}"
         for modality in MODALITIES:
             filters = {"StudyDate": span, "Modality": modality}
-            for series in _pages(self.client.search_for_series, search_filters=filters):
+            for series in client.search_for_series(search_filters=filters, get_remaining=True):
                 try:
-                    yield from self._films_of(_value(series, "0020000D"), _value(series, "0020000E"), known)
+                    place = _value(series, "0020000D"), _value(series, "0020000E")
+                    yield from self._films_of(client, *place, known)
                 except Exception as error:  # it must not keep the series behind it; the next look tries again
                     log.warning("a series could not be listed: %s", type(error).__name__)
 
-    def _films_of(self, study: str, series: str, known: Callable[[str], bool]) -> Iterable[tuple[str, bytes]]:
-        for instance in _pages(self.client.search_for_instances, study, series):
+    def _films_of(
+        self, client: DICOMwebClient, study: str, series: str, known: Callable[[str], bool]
+    ) -> Iterable[tuple[str, bytes]]:
+        for instance in client.search_for_instances(study, series, get_remaining=True):
             uid = _value(instance, "00080018")
             if uid in self._passed_over or known(uid):
                 continue
             try:
-                film = self._fetch(study, series, uid)
+                film = _fetch(client, study, series, uid)
             except Exception as error:  # as above
                 log.warning("a film could not be fetched: %s", type(error).__name__)
                 continue
@@ -164,20 +167,17 @@ class WebPeer:
             else:
                 yield uid, film
 
-    def _fetch(self, study: str, series: str, instance: str) -> bytes | None:
-        """The file of an instance, by UIDs; None where it is passed over."""
-        reason = passed_over(Dataset.from_json(self.client.retrieve_instance_metadata(study, series, instance)))
-        if reason:
-            log.info("an object is passed over: %s", reason)
-            return None
-        film = self.client.retrieve_instance(study, series, instance, (("application/dicom", "*"),))
-        file = BytesIO()
-        film.save_as(file, enforce_file_format=True)
-        return file.getvalue()
 
-
-def _pages(search: Callable[..., list[dict[str, Any]]], *place: str, **query: Any) -> Iterable[dict[str, Any]]:
-    return search(*place, **query, get_remaining=True)
+def _fetch(client: DICOMwebClient, study: str, series: str, instance: str) -> bytes | None:
+    """The file of an instance, by UIDs; None where it is passed over."""
+    reason = passed_over(Dataset.from_json(client.retrieve_instance_metadata(study, series, instance)))
+    if reason:
+        log.info("an object is passed over: %s", reason)
+        return None
+    film = client.retrieve_instance(study, series, instance, (("application/dicom", "*"),))
+    file = BytesIO()
+    film.save_as(file, enforce_file_format=True)
+    return file.getvalue()
 
 
 def _value(found: dict[str, Any], tag: str) -> str:

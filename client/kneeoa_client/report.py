@@ -15,10 +15,10 @@ from pydicom import dcmread
 
 from kneeoa.imaging.quiet import quiet
 from kneeoa.messages import DISCLAIMER, Message
-from kneeoa.reporting.figure import WARNINGS, as_image, displayed, draw_figure, origin, versions
+from kneeoa.reporting.figure import OPACITY, WARNINGS, as_image, displayed, draw_figure, origin, versions
 from kneeoa.tasks import KL, OA, TASKS
 from kneeoa_client.grade import all_graded, grade_all
-from kneeoa_client.rows import ORDER
+from kneeoa_client.rows import ORDER, rows_of
 from kneeoa_client.server import Server
 from kneeoa_client.sources import Source, digest, walk
 
@@ -32,6 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     films = list(walk(arguments.paths))
     server = Server.find(arguments.server, arguments.key_file)
     server.headers = {"X-Kneeoa-Explain": arguments.explain}
+    opacity = OPACITY if arguments.opacity is None else arguments.opacity
     folder: Path = arguments.html
     folder.mkdir(parents=True, exist_ok=True)
     studies: defaultdict[str, dict[str, Path]] = defaultdict(dict)
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         def use(film: Source, data: bytes, reply: Message) -> None:
             if reply["status"] != "error":
-                page = draw_figure(displayed(data, reply), reply, opacity=arguments.opacity)
+                page = draw_figure(displayed(data, reply), reply, opacity=opacity)
                 picture = Path(aside) / f"{digest(film.name)}.webp"
                 Image.fromarray(as_image(page)).save(picture, quality=88, method=4)
                 studies[study_of(data, film.name)][film.name] = picture
@@ -99,42 +100,35 @@ def _section(name: str, reply: Message, picture: Path) -> dict[str, Any]:
     told = "; ".join(
         f"{k['side']} knee: " + (f"KL {k['grades'][0][2]['grade']}" if k["grades"] else "not graded") for k in knees
     )
-    bare = {**reply, "knees": [{k: v for k, v in knee.items() if k != "explanations"} for knee in reply["knees"]]}
     return {
         "name": name,
         "picture": base64.b64encode(picture.read_bytes()).decode("ascii"),
         "told": told,
         "knees": knees,
-        "reply": json.dumps(bare, indent=2),
+        "reply": json.dumps(reply, indent=2),
     }
 
 
 def _rows(name: str, reply: Message, page: str | None) -> list[dict[str, Any]]:
     """The index's rows of a film: one a knee; a film that could not be read is one with its error."""
-    if reply["status"] == "error":
-        knees = [
-            {"knee": "unknown", "status": "error", "reason": reply["error"]["code"], "warnings": [], "grades": None}
-        ]
-    else:
-        knees = reply["knees"]
     rows = []
-    for knee in knees:
-        grades = knee["grades"] or {}
-        shown = ["" if not grades or grades[t.name]["grade"] is None else grades[t.name]["grade"] for t in ORDER]
-        remarks = [word for word in (knee["reason"], *knee["warnings"]) if word]
+    warnings = [knee["warnings"] for knee in reply["knees"]] or [[]]
+    for row, warned in zip(rows_of(name, reply), warnings, strict=True):
+        shown = {task: "" if row[task.name] is None else row[task.name] for task in ORDER}
+        remarks = [word for word in (row["error_code"], *warned) if word]
         rows.append(
             {
                 "film": name,
                 "page": page,
-                "status": knee["status"],
-                "kl": shown[ORDER.index(KL)],
-                "oa": shown[ORDER.index(OA)],
+                "status": row["status"],
+                "kl": shown[KL],
+                "oa": shown[OA],
                 "warned": int(bool(remarks)),
                 "cells": [
-                    "" if knee["status"] == "error" else SIDES[knee["knee"]],
-                    knee["status"],
-                    *shown,
-                    f"{100 * grades[OA.name]['probabilities'][1]:.1f}" if grades else "",
+                    "" if row["status"] == "error" else SIDES[row["knee"]],
+                    row["status"],
+                    *shown.values(),
+                    "" if row["OA_p1"] is None else f"{100 * row['OA_p1']:.1f}",
                     ", ".join(WARNINGS.get(word, word) for word in remarks),
                 ],
             }

@@ -77,7 +77,7 @@ def distinct_stems(films: Sequence[Source]) -> dict[Source, str]:
 
 
 def digest(name: str) -> str:
-    """Of a file's name, which may be in no encoding."""
+    """SHA-256 of a name; a file's may be in no encoding."""
     return hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
 
 

@@ -5,12 +5,13 @@ cut off is taken again. Names are digests of SOP Instance UIDs: a listing tells 
 """
 
 import fcntl
-import hashlib
 import os
 import shutil
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+
+from kneeoa_client.sources import digest
 
 STATES = ("incoming", "outgoing", "done", "failed")
 
@@ -32,11 +33,11 @@ class Spool:
         except BlockingIOError:
             raise ValueError(f"another process works on {folder}") from None
         for rest in (*folder.glob("incoming/*.part"), *folder.glob("outgoing/*.part")):
-            shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
+            _remove(rest)
 
     @staticmethod
     def name(sop_instance_uid: str) -> str:
-        return hashlib.sha256(sop_instance_uid.encode()).hexdigest()[:32]
+        return digest(sop_instance_uid)[:32]
 
     def knows(self, name: str) -> bool:
         """Whether a film was taken before, whatever became of it."""
@@ -83,18 +84,22 @@ class Spool:
         """Done with a film, or with what went back for it: it is no longer needed."""
         (self.folder / "done" / item.name).touch()
         _sync(self.folder / "done")
-        shutil.rmtree(item) if item.is_dir() else item.unlink()
+        _remove(item)
 
     def _listed(self, state: str) -> list[Path]:
         """Those that are whole; what is done already was cut off while it was tidied up."""
         found = [path for path in (self.folder / state).iterdir() if path.suffix != ".part"]
         for path in [path for path in found if self._is_past(path, state)]:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            _remove(path)
             found.remove(path)
         return sorted(found, key=lambda path: path.stat().st_mtime)
 
     def _is_past(self, path: Path, state: str) -> bool:
         return any((self.folder / later / path.name).exists() for later in STATES[STATES.index(state) + 1 : 3])
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _write(path: Path, data: bytes) -> None:

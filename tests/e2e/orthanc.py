@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import requests
 
 from deploy.server import free_port
+from tests.e2e.waiting import until
 
 DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
@@ -68,7 +68,7 @@ def running(folder: Path) -> Iterator[Orthanc]:
         process = subprocess.Popen(["Orthanc", str(folder / "orthanc.json")], stdout=log, stderr=log)
     pacs = Orthanc(f"http://127.0.0.1:{http}", dicom, ours)
     try:
-        wait_for(lambda: answers(pacs), 30)
+        until(lambda: answers(pacs), 30)
         yield pacs
     finally:
         process.terminate()
@@ -80,11 +80,3 @@ def answers(pacs: Orthanc) -> bool:
         return bool(pacs.ask("system"))
     except requests.ConnectionError:
         return False
-
-
-def wait_for(condition, seconds: float) -> None:
-    """Until it holds; fails after so many seconds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"still not after {seconds} s"
-        time.sleep(0.05)

@@ -19,6 +19,7 @@ from kneeoa_client.server import WORKFLOW, Server
 from tests.bench.soak import difference, faults_of, management, processes, soak
 from tests.conftest import ROOT
 from tests.corpus import SECRET
+from tests.e2e.waiting import until
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")), reason="HAProxy is not installed"
@@ -171,10 +172,3 @@ def test_curl_and_kneeoa_pass_with_what_operations_says(outside, door, tmp_path,
 
     assert json.loads(reply)["status"] == "ok"
     assert code == 0
-
-
-def until(true, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

@@ -28,6 +28,7 @@ from kneeoa_client.server import WORKFLOW, Server
 from tests.bench.soak import management, processes
 from tests.conftest import ROOT
 from tests.corpus import REFUSED
+from tests.e2e.waiting import until
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("prometheus") and (shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin"))),
@@ -75,15 +76,6 @@ def requests_counted(run) -> Counter:
         key = tuple(sample.labels[name] for name in ("service", "node", "outcome", "code"))
         counted[key] += 0 if key[0] == "probe" else int(sample.value)
     return counted
-
-
-def until(met, seconds: float) -> float:
-    """Waits for a condition and returns how long that took; fails after so many seconds."""
-    began = time.monotonic()
-    while not met():
-        assert time.monotonic() - began < seconds
-        time.sleep(0.05)
-    return time.monotonic() - began
 
 
 def firing(prometheus: str) -> set[str]:

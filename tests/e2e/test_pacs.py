@@ -15,7 +15,8 @@ from highdicom.sr import srread
 
 from kneeoa_client.spool import Spool
 from tests.conftest import ROOT
-from tests.e2e.orthanc import DICOMWEB, running, wait_for
+from tests.e2e.orthanc import DICOMWEB, running
+from tests.e2e.waiting import until
 
 pytestmark = pytest.mark.skipif(not shutil.which("Orthanc"), reason="Orthanc is not installed (Debian: orthanc)")
 
@@ -44,7 +45,7 @@ def kneeoa(*options: str, log, until_ready: str | None = None):
     try:
         if until_ready:
             told = log.read_text().count(until_ready)
-            wait_for(lambda: log.read_text().count(until_ready) > told or process.poll() is not None, 30)
+            until(lambda: log.read_text().count(until_ready) > told or process.poll() is not None, 30)
         yield process
     finally:
         process.kill()
@@ -84,11 +85,11 @@ def test_a_film_comes_back_graded_once_whatever_is_killed(orthanc, server, film,
         assert orthanc.send(identifier)["FailedInstancesCount"] == 0
         assert states(spool) == {"incoming": 1, "outgoing": 0, "done": 0, "failed": 0}
     with kneeoa(*here, *nobody, *there, log=log):
-        wait_for(lambda: states(spool)["outgoing"] == 1, 30)
+        until(lambda: states(spool)["outgoing"] == 1, 30)
     with kneeoa(*here, *peer, *there, log=log):
-        wait_for(lambda: orthanc.held()["sc"], 30)
+        until(lambda: orthanc.held()["sc"], 30)
     with kneeoa(*here, *peer, *there, log=log, until_ready="listens") as last:
-        wait_for(lambda: states(spool) == {"incoming": 0, "outgoing": 0, "done": 1, "failed": 0}, 30)
+        until(lambda: states(spool) == {"incoming": 0, "outgoing": 0, "done": 1, "failed": 0}, 30)
         assert time.monotonic() - started < 60
         check(orthanc, film)
         orthanc.send(identifier)
@@ -125,9 +126,9 @@ def test_the_same_over_dicomweb(orthanc, server, film, tmp_path):
     orthanc.upload(film)
 
     with kneeoa(*options, log=log):
-        wait_for(lambda: states(spool)["incoming"] + states(spool)["outgoing"] if spool.exists() else 0, 30)
+        until(lambda: states(spool)["incoming"] + states(spool)["outgoing"] if spool.exists() else 0, 30)
     with kneeoa(*options, log=log) as process:
-        wait_for(lambda: states(spool)["done"] == 1, 30)
+        until(lambda: states(spool)["done"] == 1, 30)
         process.terminate()
         assert process.wait(20) == 0
 

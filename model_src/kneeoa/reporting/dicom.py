@@ -13,6 +13,7 @@ from typing import Any
 import highdicom as hd
 import numpy as np
 from highdicom import sr
+from matplotlib.figure import Figure
 from pydicom import DataElement, Dataset, dcmread
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
@@ -55,7 +56,12 @@ class NoDicomStudy(KneeOaError):
 def deliverables(data: bytes, reply: Message, opacity: float = OPACITY) -> dict[str, bytes]:
     """Both objects as DICOM files, by the ending of their names; see `structured_report` and `secondary_capture`."""
     film = displayed(data, reply)
-    page = as_image(draw_figure(film, reply, opacity=opacity))
+    return delivered_with(data, film, draw_figure(film, reply, opacity=opacity), reply, opacity)
+
+
+def delivered_with(data: bytes, film: np.ndarray, figure: Figure, reply: Message, opacity: float) -> dict[str, bytes]:
+    """The same, of a ``film`` as `displayed` and a ``figure`` that are there already."""
+    page = as_image(figure)
     objects = {"sr": structured_report(data, film, reply), "sc": secondary_capture(data, page, reply, opacity)}
     return {f"{kind}.dcm": as_file(dataset) for kind, dataset in objects.items()}
 

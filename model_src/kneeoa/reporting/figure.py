@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 SIZE = 16.0, 9.0  # inches
 DPI = 110
 OPACITY = 0.55  # of the heat map at its maximum
-BLUE, YELLOW, INK, PALE = "#56b4e9", "#f0e442", "#111111", "#8a8a8a"  # the first two: Okabe and Ito
+BLUE, YELLOW, INK = "#56b4e9", "#f0e442", "#111111"  # the first two: Okabe and Ito
 WARNINGS = {
     "oa_kl_disagree": "OA and KL contradict each other",
     "compartment_grades_withheld": "side unknown: compartment grades withheld",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from kneeoa.geometry import KeyPoints
+from kneeoa.geometry import KeyPoints, crop
 
 LOADED = 0.10, 0.26  # from either corner of the plateau, share of its width
 # How far the surfaces lie below the line between their corners, in W, at five places across LOADED; mean of 431 OAI knees
@@ -41,9 +41,13 @@ def joint_spaces(film: np.ndarray, key_points: KeyPoints) -> tuple[JointSpace, J
     key_points : KeyPoints
         In its pixels.
     """
-    femur, tibia = key_points.as_array()[[0, 2]], key_points.as_array()[[3, 5]]
+    around = key_points.knee_box()
+    dx, dy = round(around.x1), round(around.y1)  # as `crop` cuts it
+    points = key_points.shifted(-dx, -dy).as_array()
+    femur, tibia = points[[0, 2]], points[[3, 5]]
     w = key_points.width
-    steep = cv2.Sobel(cv2.GaussianBlur(film.astype(np.float32), (0, 0), max(_FINE * w, 0.5)), cv2.CV_32F, 0, 1)
+    knee = crop(film, around)
+    steep = cv2.Sobel(cv2.GaussianBlur(knee.astype(np.float32), (0, 0), max(_FINE * w, 0.5)), cv2.CV_32F, 0, 1)
     spaces = []
     for corner, inward in ((0, 1), (1, -1)):
         share = np.linspace(*LOADED, max(8, round(np.ptp(LOADED) * w)))
@@ -57,7 +61,7 @@ def joint_spaces(film: np.ndarray, key_points: KeyPoints) -> tuple[JointSpace, J
             for row, sign in zip(rows, (-1, 1), strict=True)
         )
         at = int((plateau - condyle).argmin())
-        spaces.append(JointSpace(float(x[at]), float(min(condyle[at], plateau[at])), float(plateau[at])))
+        spaces.append(JointSpace(dx + float(x[at]), dy + float(min(condyle[at], plateau[at])), dy + float(plateau[at])))
     return spaces[0], spaces[1]
 
 
