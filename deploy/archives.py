@@ -1,18 +1,26 @@
 """Builds model_store/{detector,grader}.mar and knee_oa.war: code, weights and configuration as one unit."""
 
+import argparse
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = (ROOT / "model_src", ROOT / "handlers")
+GRADER = ROOT / "model_src/weights/grader.safetensors"
 
 
-def build(store: Path, configs: Path = ROOT / "handlers") -> None:
-    """Write the three archives into ``store``; ``configs`` holds the model configurations and the workflow spec."""
+def build(store: Path, configs: Path = ROOT / "handlers", grader: Path = GRADER) -> None:
+    """Write the three archives into ``store``; ``configs`` holds the model configurations and the workflow spec.
+
+    ``grader`` is the weights file served; drift is told for the shipped one only, whose reference population is known.
+    """
     version = {}
     exec((ROOT / "model_src/kneeoa/__init__.py").read_text(), version)
     store.mkdir(parents=True, exist_ok=True)
@@ -21,7 +29,8 @@ def build(store: Path, configs: Path = ROOT / "handlers") -> None:
             # A clean stage: the archiver takes whatever lies in the folder, caches included.
             stage = Path(folder, "stage")
             shutil.copytree(ROOT / "model_src/kneeoa", stage / "kneeoa", ignore=shutil.ignore_patterns("__pycache__"))
-            shutil.copy(ROOT / f"model_src/weights/{name}.safetensors", stage)
+            weights = grader if name == "grader" else ROOT / "model_src/weights/detector.safetensors"
+            shutil.copy(weights, stage / f"{name}.safetensors")
             if name == "grader":
                 shutil.copy(ROOT / "model_src/weights/reference.json", stage)
             _run(
@@ -44,10 +53,12 @@ def build(store: Path, configs: Path = ROOT / "handlers") -> None:
         )
 
 
-def stale(store: Path) -> bool:
-    """Whether an archive is missing or older than what goes into it."""
+def stale(store: Path, grader: Path = GRADER) -> bool:
+    """Whether an archive is missing, older than what goes into it, or holds another grader."""
     archives = [store / name for name in ("detector.mar", "grader.mar", "knee_oa.war")]
     if not all(archive.exists() for archive in archives):
+        return True
+    if zlib.crc32(grader.read_bytes()) != zipfile.ZipFile(store / "grader.mar").getinfo("grader.safetensors").CRC:
         return True
     newest = max(file.stat().st_mtime for source in SOURCES for file in source.rglob("*") if _matters(file))
     return newest > min(archive.stat().st_mtime for archive in archives)
@@ -63,8 +74,17 @@ def _run(tool: str, *arguments: str, tmp: str) -> None:
     subprocess.run([str(executable), *arguments], check=True, env={**os.environ, "TMPDIR": tmp})
 
 
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("store", nargs="?", type=Path, default=ROOT / "model_store")
+    parser.add_argument("--grader", type=Path, default=GRADER, help="weights to serve instead of the shipped ones")
+    given = parser.parse_args(arguments)
+    if not given.grader.is_file():
+        parser.error(f"there is no {given.grader}")
+    if stale(given.store, given.grader):
+        print(f"building archives in {given.store}", flush=True)
+        build(given.store, grader=given.grader)
+
+
 if __name__ == "__main__":
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "model_store"
-    if stale(target):
-        print(f"building archives in {target}", flush=True)
-        build(target)
+    main()

@@ -56,21 +56,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     detector = Detector.from_file(WEIGHTS / "detector.safetensors")
-    graders = {}
+    graders: dict[str, Path] = {}
     try:
         config = read_config(GraderConfig, given.config)
         learn, held_out = read_parts(given.data, given.split, given.per_knee)
         joints = [real_joints(part, detector.cascade) for part in (learn, held_out)]
+        kept = {name: value for name, value in config.architecture.items() if name not in ("network", "gate", "tasks")}
         for number, (step, changes) in enumerate(STEPS.items()):
-            architecture = changes | {"dropout": config.architecture.get("dropout", 0.5)}
-            own = replace(config, architecture=architecture)
-            weights = train(*joints, own, given.out / f"{number}", given.seed, given.init)
-            graders[step] = Grader.from_file(weights)
+            own = replace(config, architecture=kept | changes)
+            graders[step] = train(*joints, own, given.out / f"{number}", given.seed, given.init)
     except (ConfigError, DataError, WeightsError) as error:
         parser.error(str(error))
-    chosen = {step: [grader] for step, grader in graders.items()} | {"ensemble": [graders[s] for s in ENSEMBLE]}
+    chosen = {step: [path] for step, path in graders.items()} | {"ensemble": [graders[s] for s in ENSEMBLE]}
     found = {
-        step: measure(grade_crops(held_out, detector, *members), TASKS, given.seed)[0]
+        step: measure(grade_crops(held_out, detector, Grader.from_file(*members)), TASKS, given.seed)[0]
         for step, members in chosen.items()
     }
     (given.out / "ablation.json").write_text(json.dumps(found, indent=2) + "\n")

@@ -4,23 +4,18 @@ import cv2
 import numpy as np
 
 from kneeoa.geometry import Box
+from training.corruptions import corrupted
+
+PHOTOMETRIC = ("clahe", "flatten", "gamma", "blur", "noise", "steps", "jpeg", "pixels", "gradient")
+OFTEN = 0.25  # how often an image meets each of them
 
 
 def photometric(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Contrast, gamma, blur and noise, with and without local equalisation: films differ in these, knees do not."""
-    if rng.random() < 0.3:
-        clahe = cv2.createCLAHE(rng.uniform(1, 5), (int(rng.integers(2, 9)),) * 2)
-        image = clahe.apply(image)
-    elif rng.random() < 0.3:  # undo some of the local contrast that research crops carry
-        low = cv2.GaussianBlur(image, (0, 0), image.shape[0] / rng.uniform(4, 10)).astype(np.float32)
-        image = np.clip(image * 0.5 + low * rng.uniform(0.3, 0.7), 0, 255).astype(np.uint8)
-    x = (image / np.float32(255)) ** np.float32(rng.uniform(0.5, 1.5))
-    x = x * rng.uniform(0.7, 1.2) + rng.uniform(-0.1, 0.1)
-    if rng.random() < 0.3:
-        x = cv2.GaussianBlur(x, (0, 0), rng.uniform(0.3, 1.2))
-    if rng.random() < 0.5:
-        x = x + rng.normal(0, rng.uniform(0.005, 0.04), x.shape)
-    return (np.clip(x, 0, 1) * 255).astype(np.uint8)
+    """Each of `PHOTOMETRIC` now and then, of any strength and in any order: films differ in these, knees do not."""
+    for name in rng.permutation(PHOTOMETRIC):
+        if rng.random() < OFTEN:
+            image = corrupted(image, name, rng.uniform(0, 3), rng)
+    return image
 
 
 def warp(

@@ -1,20 +1,24 @@
-"""Scales a grader's logits so that a probability means what it says: one temperature per task, kept in the weights.
+"""Makes the grader that is served out of one or several trained ones, calibrated: a probability means what it says.
 
-Guo et al. 2017. The arg-max grade never changes. Fitted on val; judged on people the fit did not see, in five folds.
+Each member's logits, and the log of the members' mean, are divided by a temperature per task (Guo et al. 2017), so no arg-max
+grade changes. Fitted on val; judged on people the fit did not see, in five folds.
 """
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from sklearn.model_selection import GroupKFold
 
+import kneeoa
 from kneeoa.detection.detector import Detector
 from kneeoa.grading.grader import Grader
 from kneeoa.tasks import TASKS
-from kneeoa.weights import read_weights, save_weights
-from training.data.knee_kl import read_knee_kl
+from kneeoa.weights import Weights, WeightsError, read_weights, save_weights
+from training.data.knee_kl import DataError, Knee, read_knee_kl
 from training.evaluate import WEIGHTS, grade_crops, labelled
 from training.metrics import grade_metrics
 
@@ -42,28 +46,56 @@ def held_out(labels: np.ndarray, probabilities: np.ndarray, subjects: list[str])
     return result
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder in the form of the public KL set")
-    parser.add_argument("--split", default="val")
-    parser.add_argument("--grader", type=Path, required=True, help="weights to calibrate")
-    parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args()
-    weights = read_weights(given.grader, "grader")
-    weights.metadata["temperatures"] = {}
-    grader = Grader(weights, "cuda" if torch.cuda.is_available() else "cpu")
-    detector = Detector.from_file(WEIGHTS / "detector.safetensors")
-    results = grade_crops(read_knee_kl(given.data, given.split), detector, grader)
-    temperatures = {}
+def temperatures_of(grader: Grader, knees: Sequence[Knee], detector: Detector) -> dict[str, float]:
+    """A temperature for each task that has labels; prints what it does to the calibration error."""
+    results, found = grade_crops(knees, detector, grader), {}
     for task in TASKS:
         labels, probabilities, subjects = labelled(results, task)
         if len(labels):
-            temperatures[task.name] = round(best_temperature(labels, probabilities), 4)
+            found[task.name] = round(best_temperature(labels, probabilities), 4)
             before, after = (
                 grade_metrics(labels, p)["ece"] for p in (probabilities, held_out(labels, probabilities, subjects))
             )
-            print(f"{task.name}: temperature {temperatures[task.name]}, ECE {before} → {after} (people not fitted on)")
-    save_weights(given.out, weights.tensors, weights.metadata | {"temperatures": temperatures})
+            print(f"{task.name}: temperature {found[task.name]}, ECE {before} → {after} (people not fitted on)")
+    return found
+
+
+def combined(members: Sequence[Weights]) -> tuple[dict[str, torch.Tensor], dict]:
+    """Tensors and metadata of the file that holds all members; one alone keeps its form."""
+    if len(members) == 1:
+        return members[0].tensors, members[0].metadata
+    tensors = {f"{i}.{name}": value for i, member in enumerate(members) for name, value in member.tensors.items()}
+    stored = [{**member.metadata, "sha256": member.sha256} for member in members]
+    return tensors, {"kind": "grader", "version": kneeoa.__version__, "members": stored}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder in the form of the public KL set")
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--grader", type=Path, nargs="+", required=True, help="weights to calibrate; several: ensemble")
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args(arguments)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    detector = Detector.from_file(WEIGHTS / "detector.safetensors")
+    try:
+        knees = read_knee_kl(given.data, given.split)
+        members = [member for path in given.grader for member in read_weights(path, "grader").members]
+    except (DataError, WeightsError) as error:
+        parser.error(str(error))
+    calibrated = []
+    for member in members:
+        bare = replace(member, metadata={**member.metadata, "temperatures": {}})
+        print(Grader(bare).members[0].name)
+        fitted = temperatures_of(Grader(bare, device=device), knees, detector)
+        calibrated.append(replace(member, metadata={**member.metadata, "temperatures": fitted}))
+    tensors, metadata = combined(calibrated)
+    if len(members) > 1:
+        print("mean")
+        metadata["mean_temperatures"] = temperatures_of(Grader(*calibrated, device=device), knees, detector)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    save_weights(given.out, tensors, metadata)
+    print(given.out)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Measures weights, the shipped ones by default, on crops of knee joints: metrics.json, predictions.csv, report.md with figures.
+"""Measures weights, the shipped ones by default, on crops of knee joints.
+
+Writes metrics.json, predictions.csv, mistakes.png and report.md with figures.
 
 A crop takes the serving code's path from the key points on: key points → main joint → patches → networks.
 """
@@ -6,8 +8,9 @@ A crop takes the serving code's path from the key points on: key points → main
 import argparse
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +22,17 @@ from tqdm import tqdm
 from kneeoa.detection.cascade import Found
 from kneeoa.detection.detector import Detector
 from kneeoa.geometry import KeyPoints, crop, main_joint
-from kneeoa.grading.ensemble import mean_of
 from kneeoa.grading.grader import GradedKnee, Grader
 from kneeoa.imaging.prepare import prepare_single
-from kneeoa.tasks import TASKS, Laterality, Task
+from kneeoa.tasks import KL, TASKS, Laterality, Task
 from kneeoa.weights import WeightsError
+from training.corruptions import CORRUPTIONS, MIDDLE, corrupted
 from training.data.key_points import locate_in_crop
 from training.data.knee_kl import DataError, Knee, read_knee_kl
 from training.data.landmarks import joint_space_mm
 from training.metrics import grade_metrics, intervals
-from training.phantom.grades import OSTEOPHYTES
-from training.report import write_report
+from training.phantom.grades import NARROWINGS, OSTEOPHYTES
+from training.report import draw_mistakes, write_report
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "model_src/weights"
 BATCH = 32
@@ -44,20 +47,24 @@ class Result:
     graded: GradedKnee
 
 
-def grade_crops(knees: Sequence[Knee], detector: Detector, *graders: Grader) -> list[Result]:
-    """Every knee's result, in order; several graders are an ensemble."""
+def grade_crops(
+    knees: Sequence[Knee], detector: Detector, grader: Grader, corrupt: Callable[[np.ndarray], np.ndarray] = np.asarray
+) -> list[Result]:
+    """Every knee's result, in order; ``corrupt`` is done to each crop, uint8 (h, w), first."""
     results = []
     for start in tqdm(range(0, len(knees), BATCH), unit_scale=BATCH, unit="knee", disable=None):
         batch = knees[start : start + BATCH]
-        images = [knee.image() for knee in batch]
+        images = [corrupt(knee.image()) for knee in batch]
         found = [locate_in_crop(detector.cascade, image) for image in images]
-        joints = [
-            crop(prepare_single(image.astype(np.float32)), main_joint(f.box, f.key_points))
-            for image, f in zip(images, found, strict=True)
-        ]
-        graded = mean_of([grader.grade(joints, [knee.side for knee in batch]) for grader in graders])
+        joints = [joint_of(image, f) for image, f in zip(images, found, strict=True)]
+        graded = grader.grade(joints, [knee.side for knee in batch])
         results += [Result(*each) for each in zip(batch, found, graded, strict=True)]
     return results
+
+
+def joint_of(image: np.ndarray, found: Found) -> np.ndarray:
+    """The main joint of a crop, prepared and cut as serving does, uint8 (h, w)."""
+    return crop(prepare_single(image.astype(np.float32)), main_joint(found.box, found.key_points))
 
 
 def labelled(results: Iterable[Result], task: Task) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -115,6 +122,21 @@ def agreement(results: Sequence[Result]) -> dict[str, dict[str, float]]:
     }
 
 
+def contradictions(results: Sequence[Result]) -> dict[str, dict[str, float]]:
+    """Shares of knees whose compartment grades cannot be, by the KL that a reader gave them."""
+
+    def most(result: Result, names: Iterable[str]) -> int:
+        return max(int(result.graded.probabilities[name].argmax()) for name in names)
+
+    graded = [
+        r for r in results if "KL" in r.knee.grades and {*NARROWINGS, *OSTEOPHYTES} <= set(r.graded.probabilities)
+    ]
+    none = [most(r, (*NARROWINGS, *OSTEOPHYTES)) >= 2 for r in graded if r.knee.grades["KL"] == 0]
+    narrowed = [most(r, NARROWINGS) == 0 for r in graded if r.knee.grades["KL"] >= 3]
+    found = {"KL 0 with a feature of grade 2 or more": none, "KL 3 or 4 without narrowing": narrowed}
+    return {name: {"n": len(seen), "share": round(float(np.mean(seen)), 4)} for name, seen in found.items() if seen}
+
+
 def measure(
     results: Sequence[Result], tasks: Sequence[Task], seed: int
 ) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[np.ndarray, np.ndarray]]]:
@@ -127,6 +149,26 @@ def measure(
             ci95 = intervals(labels, probabilities, subjects, seed)
             metrics[task.name] = {**grade_metrics(labels, probabilities), "ci95": ci95}
     return metrics, cases
+
+
+def corruption(text: str) -> list[tuple[str, float]]:
+    """``NAME``, ``NAME:STRENGTH`` or ``all``, as pairs; for argparse."""
+    name, _, strength = text.partition(":")
+    if name not in (*CORRUPTIONS, "all") or not 0 < float(strength or MIDDLE) <= 3:
+        raise ValueError(text)
+    return [(each, float(strength or MIDDLE)) for each in (CORRUPTIONS if name == "all" else [name])]
+
+
+def robustness(
+    knees: Sequence[Knee], detector: Detector, grader: Grader, corruptions: Sequence[tuple[str, float]], seed: int
+) -> dict[str, dict[str, float | None]]:
+    """KL's top-1, top ± 1 and quadratic κ under each corruption, by name and strength."""
+    found = {}
+    for name, strength in corruptions:
+        corrupt = partial(corrupted, name=name, strength=strength, rng=np.random.default_rng(seed))
+        metrics = grade_metrics(*labelled(grade_crops(knees, detector, grader, corrupt), KL)[:2])
+        found[f"{name}:{strength:g}"] = {key: metrics[key] for key in ("top1", "top1_pm1", "kappa_quadratic")}
+    return found
 
 
 def write_predictions(path: Path, results: Sequence[Result], tasks: Sequence[Task]) -> None:
@@ -157,8 +199,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--grader", type=Path, nargs="+", default=[WEIGHTS / "grader.safetensors"], help="several: ensemble"
     )
+    parser.add_argument(
+        "--corrupt", type=corruption, nargs="+", default=[], metavar="NAME[:STRENGTH]",
+        help=f"measure KL under these too, strength 1 … 3, 2 unless given: all, {', '.join(CORRUPTIONS)}",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap and of corruptions")
     given = parser.parse_args(arguments)
     wanted = given.tasks.upper().replace("-", "_").split(",")
     if unknown := set(wanted) - {t.name for t in TASKS}:
@@ -167,26 +213,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         knees = read_knee_kl(given.data, given.split)
         detector = Detector.from_file(given.detector)
-        graders = [Grader.from_file(path, device) for path in given.grader]
+        grader = Grader.from_file(*given.grader, device=device)
     except (DataError, WeightsError) as error:
         parser.error(str(error))
     tasks = [t for t in TASKS if t.name in wanted]
-    results = grade_crops(knees, detector, *graders)
+    results = grade_crops(knees, detector, grader)
     metrics, cases = measure(results, tasks, given.seed)
-    detection, rank = detection_metrics(results), agreement(results)
+    detection, rank, wrong = detection_metrics(results), agreement(results), contradictions(results)
+    corruptions = [pair for pairs in given.corrupt for pair in pairs]
+    robust = robustness(knees, detector, grader, corruptions, given.seed)
     given.out.mkdir(parents=True, exist_ok=True)
-    whole = metrics | {name: found for name, found in (("detection", detection), ("agreement", rank)) if found}
+    named = ("detection", detection), ("agreement", rank), ("contradictions", wrong), ("corruptions", robust)
+    whole = metrics | {name: found for name, found in named if found}
     (given.out / "metrics.json").write_text(json.dumps(whole, indent=2) + "\n")
     write_predictions(given.out / "predictions.csv", results, tasks)
-    learned = {t.name: "; ".join(dict.fromkeys(g.provenance[t.name] for g in graders)) for t in tasks}
+    if KL.name in cases:
+        shown = [joint_of(r.knee.image(), r.found) for r in results if KL.name in r.knee.grades]
+        draw_mistakes(shown, *cases[KL.name]).savefig(given.out / "mistakes.png", dpi=90)
     facts = {
         "data": f"{given.data.resolve().name}, split {given.split}, {len(knees)} knees, crops of one joint each",
         "detector": detector.identity["sha256"][:12],
-        "grader": " + ".join(grader.identity["sha256"][:12] for grader in graders),
-        **{f"{name} learned from": learned[name] for name in metrics},
+        "grader": " + ".join(f"{member.name} {member.sha256[:12]}" for member in grader.members),
+        **{f"{name} learned from": grader.provenance[name] for name in metrics},
     }
     cohorts = {knee.cohort for knee in knees}
-    write_report(given.out, metrics, cases, facts, detection, rank, cohorts.pop() if len(cohorts) == 1 else "")
+    write_report(
+        given.out, metrics, cases, facts, detection, rank, wrong, robust, cohorts.pop() if len(cohorts) == 1 else ""
+    )
     print((given.out / "report.md").read_text())
 
 

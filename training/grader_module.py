@@ -1,6 +1,7 @@
 """What Lightning needs to train a grader: batches, losses, metrics, and the schedule as a list of phases."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCohenKappa
 
+from kneeoa.grading.grader import Grader
 from kneeoa.grading.network import JointGrader
 from kneeoa.grading.patches import Preprocessing, to_patches
 from kneeoa.tasks import TASKS
 from training.data.joints import UNLABELLED, JointDataset, Source
-from training.losses import grade_weights, grading_loss
+from training.losses import grade_weights, grading_loss, teaching_loss
+from training.weak_labels import osteophyte_loss
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class GraderConfig:
     optimiser: str
     weight_decay: float
     neighbours: float
+    normalise: dict[str, list[float]] = field(default_factory=dict)
     synthetic: int = 0
     clip: float | None = None
     average: float | None = None
@@ -48,6 +52,9 @@ class GraderConfig:
     phantoms: int = 0
     lesions: int = 0
     balance: float = 0.0
+    weak: bool = False
+    taught: float = 0.0
+    emphasis: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, known in (("schedule", SCHEDULES), ("optimiser", OPTIMISERS)):
@@ -57,6 +64,10 @@ class GraderConfig:
     @property
     def epochs(self) -> int:
         return sum(phase["epochs"] for phase in self.phases)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return Preprocessing(patch=self.patch, **{name: tuple(values) for name, values in self.normalise.items()})
 
     def phase(self, epoch: int) -> Phase:
         """The phase an epoch (from 0) belongs to."""
@@ -72,15 +83,26 @@ OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 class GraderModule(LightningModule):
-    """Trains a `JointGrader` on real joints and, where given, a few synthetic ones in every batch."""
+    """Trains a `JointGrader` on real joints and, where given, a few synthetic ones in every batch.
+
+    ``teachers`` grade what the network is shown, cut and augmented alike; it learns from their probabilities besides the labels
+    (Beyer et al. 2022, "Knowledge distillation: a good teacher is patient and consistent").
+    """
 
     def __init__(
-        self, network: JointGrader, config: GraderConfig, real: Source, synthetic: Source, held_out: Source, seed: int
+        self,
+        network: JointGrader,
+        config: GraderConfig,
+        real: Source,
+        synthetic: Source,
+        held_out: Source,
+        seed: int,
+        teachers: Sequence[Grader] = (),
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
-        self.config, self.seed = config, seed
-        self.preprocessing = Preprocessing(patch=config.patch)
+        self.config, self.seed, self.teachers = config, seed, teachers
+        self.preprocessing = config.preprocessing
         self.real, self.synthetic, self.held_out = real, synthetic, held_out
         known = torch.from_numpy(np.stack([joint.labels() for joint in (*real, *synthetic)]))
         self.weights = grade_weights(known, config.balance) if config.balance else None
@@ -128,7 +150,14 @@ class GraderModule(LightningModule):
 
     def training_step(self, batch: dict[str, list[Tensor]], _: int) -> Tensor:
         joints, labels = (torch.cat(parts) for parts in zip(*batch.values(), strict=True))
-        loss = grading_loss(self._logits(joints), labels, self.config.neighbours, self.weights)
+        logits = self._logits(joints)
+        emphasis = self.config.emphasis
+        loss = grading_loss(logits, labels, self.config.neighbours, self.weights, emphasis)
+        if self.config.weak and (evidence := osteophyte_loss(logits, labels)) is not None:
+            loss = loss + evidence / len(logits)
+        if self.teachers:
+            taught = teaching_loss(logits, [teacher.probabilities(joints) for teacher in self.teachers], emphasis)
+            loss = loss + self.config.taught * (taught - loss)
         self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(joints))
         return loss
 

@@ -1,5 +1,6 @@
 """Turns an evaluation into report.md, with one picture per task: confusion matrix and reliability diagram."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,20 @@ def draw_task(task: Task, labels: np.ndarray, probabilities: np.ndarray) -> Figu
     return figure
 
 
+def draw_mistakes(joints: Sequence[np.ndarray], labels: np.ndarray, probabilities: np.ndarray) -> Figure:
+    """The joints, uint8 (h, w), whose wrong grade was stated with the greatest probability, at most 40; the surest first."""
+    predicted, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = [i for i in np.argsort(-sure) if predicted[i] != labels[i]][:40]
+    figure = Figure(figsize=(14, 12), layout="constrained")
+    panels = figure.subplots(8, 5).ravel()
+    for axis in panels:
+        axis.axis("off")
+    for axis, i in zip(panels, wrong, strict=False):
+        axis.imshow(joints[i], cmap="gray")
+        axis.set_title(f"label {labels[i]}, graded {predicted[i]} ({100 * sure[i]:.0f} %)", fontsize=9)
+    return figure
+
+
 def draw_log(folder: Path) -> Figure:
     """A run's loss and held-out KL by epoch, from the CSV logs that `train_grader` keeps: one each time it was started."""
     epochs = pd.concat(map(pd.read_csv, sorted(folder.glob("*/metrics.csv")))).groupby("epoch").max()
@@ -65,6 +80,8 @@ def write_report(
     facts: dict[str, str],
     detection: dict[str, float] | None = None,
     agreement: dict[str, dict[str, float]] | None = None,
+    contradictions: dict[str, dict[str, float]] | None = None,
+    corruptions: dict[str, dict[str, float | None]] | None = None,
     cohort: str = "",
 ) -> None:
     """Write ``report.md`` and a PNG per task.
@@ -81,6 +98,10 @@ def write_report(
         Of key points against landmarks.
     agreement : dict, optional
         As `training.evaluate.agreement` gives it.
+    contradictions : dict, optional
+        As `training.evaluate.contradictions` gives it.
+    corruptions : dict, optional
+        As `training.evaluate.robustness` gives it; KL's metrics must be there.
     cohort : str
         Of all knees; the paper's numbers are put beside ours where it reports the same one.
     """
@@ -103,6 +124,13 @@ def write_report(
             lines.append(f"| {row} | " + " | ".join(f"{values[t]:.4f}" if t in values else "–" for t in metrics) + " |")
     for name, found in (agreement or {}).items():
         lines += ["", f"Spearman's ρ, {name.replace('_', ' ')}: {found['spearman']} ({found['n']} knees)."]
+    for name, found in (contradictions or {}).items():
+        lines += ["", f"{name}: {100 * found['share']:.1f} % of {found['n']} knees."]
+    if corruptions:
+        rows, keys = {"none": metrics["KL"], **corruptions}, ("top1", "top1_pm1", "kappa_quadratic")
+        lines += ["", "KL under corruptions, each with its strength:", ""]
+        lines += ["| | " + " | ".join(COLUMNS[key] for key in keys) + " |", "|---" * (len(keys) + 1) + "|"]
+        lines += [f"| {name} | " + " | ".join(str(found[key]) for key in keys) + " |" for name, found in rows.items()]
     if detection:
         lines += ["", f"Key points against landmarks ({detection['n']} knees): mean error "
                   f"{detection['key_point_error_percent_of_w']} % of W, {detection['key_point_error_mm']} mm; "

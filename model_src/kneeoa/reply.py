@@ -16,7 +16,8 @@ def build_reply(message: Message | KneeOaError, graded: Sequence[GradedKnee], gr
     The status is ``ok`` when every expected knee was graded, ``partial`` when some were or a grade is withheld,
     ``not_found`` when none was, ``error`` when the film could not be read; a detector's error is handed through untouched.
     """
-    model: dict[str, Any] = {"grader": {**grader.identity, "provenance": grader.provenance}}
+    members = [{"network": member.name, "sha256": member.sha256} for member in grader.members]
+    model: dict[str, Any] = {"grader": {**grader.identity, "members": members, "provenance": grader.provenance}}
     if isinstance(message, KneeOaError):
         return envelope(REPLY_SCHEMA, message, model=model)
     model = {**(message.get("model") or {}), **model}

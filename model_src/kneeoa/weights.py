@@ -2,6 +2,8 @@
 
 The metadata holds ``kind`` (detector, grader), ``version``, ``architecture`` (constructor arguments),
 ``preprocessing`` (compared at load: constants must not drift from weights) and, for the grader, ``provenance`` by task.
+A grader of several members holds their metadata, with the sha256 of each one's own file, under ``members``, their tensors
+under ``0.…``, ``1.…``, and the ``mean_temperatures`` that calibrate their mean.
 """
 
 import hashlib
@@ -31,6 +33,18 @@ class Weights:
     def identity(self) -> dict[str, str]:
         """What a reply says of the model."""
         return {"version": self.metadata["version"], "sha256": self.sha256}
+
+    @property
+    def members(self) -> list["Weights"]:
+        """The networks of an ensemble in their order; any other file has one."""
+        if "members" not in self.metadata:
+            return [self]
+        parts: list[dict[str, Tensor]] = [{} for _ in self.metadata["members"]]
+        for name, tensor in self.tensors.items():
+            number, own_name = name.split(".", 1)
+            parts[int(number)][own_name] = tensor
+        stored = zip(parts, self.metadata["members"], strict=True)
+        return [Weights(tensors, metadata, metadata["sha256"]) for tensors, metadata in stored]
 
     def load_into(self, network: nn.Module) -> None:
         """Strict load as float32.

@@ -5,8 +5,9 @@ import zipfile
 import pytest
 import yaml
 
-from deploy.archives import build, stale
+from deploy.archives import build, main, stale
 from tests.conftest import ROOT
+from tests.unit.weights_factory import small_grader
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +43,22 @@ def test_the_workflow_chains_the_two_archives(store):
 def test_fresh_archives_are_not_rebuilt(store, tmp_path):
     assert not stale(store)
     assert stale(tmp_path)
+
+
+def test_another_grader_can_be_served_and_the_shipped_one_comes_back(store, tmp_path):
+    other = small_grader(tmp_path / "mine.safetensors")
+    assert stale(store, other)
+
+    build(tmp_path / "store", grader=other)
+
+    with zipfile.ZipFile(tmp_path / "store/grader.mar") as archive:
+        assert archive.read("grader.safetensors") == other.read_bytes()
+    assert not stale(tmp_path / "store", other)
+    assert stale(tmp_path / "store")
+
+
+def test_a_grader_that_is_not_there_is_told(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--grader", str(tmp_path / "none.safetensors")])
+
+    assert "there is no" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from kneeoa.tasks import TASKS, Laterality
 from training.data.knee_kl import LANDMARKS, SIX, DataError, read_knee_kl
+from training.evaluate import contradictions, grade_crops
 from training.evaluate import main as evaluate
 from training.phantom import draw_joint
 
@@ -42,12 +44,16 @@ def folder(tmp_path, rng):
 def test_evaluate_writes_metrics_predictions_and_a_report(folder, tmp_path):
     out = tmp_path / "out"
 
-    evaluate(["--data", str(folder), "--split", "val", "--out", str(out), "--tasks", "KL,OA,FL"])
+    wanted = ["--tasks", "KL,OA,FL", "--corrupt", "blur:3", "noise"]
+    evaluate(["--data", str(folder), "--split", "val", "--out", str(out), *wanted])
 
     metrics = json.loads((out / "metrics.json").read_text())
     with open(out / "predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(metrics) == ["KL", "OA", "FL", "detection", "agreement"]
+    names = ["KL", "OA", "FL", "detection", "agreement", "contradictions", "corruptions"]
+    assert [name for name in names if name in metrics] == list(metrics)
+    assert list(metrics["corruptions"]) == ["blur:3", "noise:2"]
+    assert (out / "mistakes.png").stat().st_size > 10_000
     assert metrics["agreement"]["osteophytes_vs_KL"]["n"] == 4
     assert [metrics[name]["n"] for name in ("KL", "OA", "FL")] == [4, 4, 3]
     assert {"top1", "top1_pm1", "kappa_quadratic", "kappa", "mse", "ece", "ci95"} <= set(metrics["KL"])
@@ -100,3 +106,21 @@ def test_unknown_tasks_are_named(folder, tmp_path, capsys):
         evaluate(["--data", str(folder), "--out", str(tmp_path / "o"), "--tasks", "KL,XY"])
 
     assert "XY" in capsys.readouterr().err
+
+
+def test_grades_that_kl_rules_out_are_counted(folder, detector, grader):
+    results = grade_crops(read_knee_kl(folder, None), detector, grader)
+    sure = {task.name: np.eye(task.grades) for task in TASKS}
+
+    def graded(result, kl, **grades):
+        probabilities = {task.name: sure[task.name][grades.get(task.name, 0)] for task in TASKS}
+        knee = replace(result.knee, grades={"KL": kl})
+        return replace(result, knee=knee, graded=replace(result.graded, probabilities=probabilities))
+
+    told = [(0, {"FL": 1}), (0, {"TM": 2}), (2, {"TM": 3}), (3, {}), (4, {"JSN_M": 1}), (3, {"FL": 3})]
+    found = contradictions([graded(r, kl, **grades) for r, (kl, grades) in zip(results, told, strict=True)])
+
+    assert {name: (each["n"], each["share"]) for name, each in found.items()} == {
+        "KL 0 with a feature of grade 2 or more": (2, 0.5),
+        "KL 3 or 4 without narrowing": (3, 0.6667),
+    }

@@ -1,16 +1,18 @@
 import copy
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from kneeoa.grading.ensemble import mean_of
 from kneeoa.grading.grader import Grader
 from kneeoa.grading.network import build_network
 from kneeoa.grading.patches import Preprocessing, standardise
 from kneeoa.tasks import COMPARTMENT_TASKS, TASKS, Laterality
 from kneeoa.weights import Weights, WeightsError, read_weights, save_weights
+from tests.unit.weights_factory import small_grader
+from training.calibrate import combined, scaled
 from training.phantom import draw_joint
 
 
@@ -59,19 +61,48 @@ def test_grey_values_do_not_matter_up_to_a_monotone_change(joint):
     assert np.abs(a - b).mean() < 6
 
 
-def test_the_ensemble_is_the_mean_of_its_members(grader, joint):
-    (right,) = grader.grade([joint], [Laterality.RIGHT])
-    (left,) = grader.grade([joint], [Laterality.LEFT])
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> list[Path]:
+    """Two graders of other networks, sizes and sources."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("graders")
+    return [
+        small_grader(folder / "siamese.safetensors", learned="real labels"),
+        small_grader(folder / "whole.safetensors", patch=48, network="whole", learned="weak labels"),
+    ]
 
-    (mean,) = mean_of([[right], [left]])
 
-    np.testing.assert_allclose(mean.probabilities["KL"], (right.probabilities["KL"] + left.probabilities["KL"]) / 2)
-    assert (mean.side, mean.left_share) == (right.side, right.left_share)
+def test_the_ensemble_is_the_mean_of_its_members(pair, joint):
+    one, other, both = (Grader.from_file(*p).grade([joint], [Laterality.LEFT])[0] for p in (pair[:1], pair[1:], pair))
+
+    for name, p in both.probabilities.items():
+        np.testing.assert_allclose(p, (one.probabilities[name] + other.probabilities[name]) / 2, atol=1e-6)
+    assert both.left_share == one.left_share  # the other has no gate
+    assert other.left_share == 0.5
+
+
+def test_a_file_holds_an_ensemble_with_what_each_member_is(pair, joint, tmp_path):
+    members = [read_weights(path, "grader") for path in pair]
+    tensors, metadata = combined(members)
+    save_weights(tmp_path / "both.safetensors", tensors, metadata | {"mean_temperatures": {"KL": 2.0}})
+
+    grader = Grader.from_file(tmp_path / "both.safetensors")
+
+    assert [m.name for m in grader.members] == ["siamese test_efficientnet", "whole test_efficientnet"]
+    assert [m.sha256 for m in grader.members] == [m.sha256 for m in members]
+    assert set(grader.provenance.values()) == {"real labels; weak labels"}
+    apart = Grader.from_file(*pair).grade([joint], [Laterality.RIGHT])[0].probabilities
+    found = grader.grade([joint], [Laterality.RIGHT])[0].probabilities
+    np.testing.assert_allclose(found["KL"], scaled(apart["KL"][None], 2.0)[0], atol=1e-6)
+    np.testing.assert_allclose(found["FM"], apart["FM"], atol=1e-6)
+    assert combined(members[:1])[1] == members[0].metadata
 
 
 def test_a_temperature_softens_and_keeps_the_grade(grader, joint):
     softer = copy.copy(grader)
-    softer.temperatures = {**grader.temperatures, "KL": 3.0 * grader.temperatures.get("KL", 1.0)}
+    softer.members = [copy.copy(member) for member in grader.members]
+    for member in softer.members:
+        member.temperatures = {**member.temperatures, "KL": 3.0 * member.temperatures.get("KL", 1.0)}
 
     before, after = (g.grade([joint], [Laterality.RIGHT])[0].probabilities for g in (grader, softer))
 
@@ -80,10 +111,18 @@ def test_a_temperature_softens_and_keeps_the_grade(grader, joint):
     np.testing.assert_array_equal(before["FM"], after["FM"])
 
 
-@pytest.mark.parametrize("architecture", [{}, {"gate": "scalar"}, {"gate": "none"}, {"network": "whole"}], ids=str)
+LITE = {"backbone": "tf_efficientnet_lite0", "channels": 1}
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [{}, {"gate": "scalar"}, {"gate": "none"}, {"network": "whole"}, LITE, {"network": "whole", **LITE}],
+    ids=str,
+)
 def test_every_parameter_learns(architecture):
     network = build_network(**architecture)
-    logits, _ = network(torch.randn(2, 3, 64, 64), torch.randn(2, 3, 64, 64))
+    left, right = torch.randn(2, 2, architecture.get("channels", 3), 64, 64)
+    logits, _ = network(left, right)
 
     sum(value.square().sum() for value in logits.values()).backward()
 
@@ -107,7 +146,8 @@ def test_weights_say_what_they_are_and_survive_a_round_trip(tmp_path, grader):
 
 def test_weights_of_another_preprocessing_or_architecture_are_refused():
     preprocessing = dataclasses.asdict(Preprocessing())
-    metadata = {"version": "0", "architecture": {"gate": "vector"}, "provenance": {}}
+    provenance = {task.name: "nothing" for task in TASKS}
+    metadata = {"version": "0", "architecture": {"gate": "vector"}, "provenance": provenance}
 
     with pytest.raises(WeightsError, match="differ in \\['sharpness'\\]"):
         Grader(Weights({}, {**metadata, "preprocessing": {**preprocessing, "sharpness": 1}}, ""))

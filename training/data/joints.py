@@ -7,14 +7,17 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from kneeoa.detection.cascade import Cascade
-from kneeoa.geometry import Box, main_joint
+from kneeoa.geometry import Box, KeyPoints, main_joint
 from kneeoa.grading.patches import Preprocessing, standardise
 from kneeoa.imaging.prepare import prepare_single
+from kneeoa.reporting.joint_space import joint_spaces
 from kneeoa.tasks import COMPARTMENT_TASKS, TASKS, Laterality
 from training.augment import photometric, warp
 from training.data.key_points import locate_in_crop
 from training.data.knee_kl import Knee
 from training.phantom import draw_joint
+from training.phantom.grades import NARROWINGS
+from training.weak_labels import weak_grades
 
 UNLABELLED = -1  # masked out of the loss
 
@@ -35,17 +38,25 @@ class Joint:
 Source = Sequence[Joint]
 
 
-def real_joints(knees: Sequence[Knee], cascade: Cascade, mirror_left: bool = True) -> Source:
-    """Knee crops with the grades they have, prepared and cut as serving does."""
+def real_joints(knees: Sequence[Knee], cascade: Cascade, mirror_left: bool = True, weak: bool = False) -> Source:
+    """Knee crops with the grades they have, prepared and cut as serving does; ``weak`` adds `weak_grades` to those with KL."""
     joints = []
     for knee in knees:
         raw = knee.image()
         found, image = locate_in_crop(cascade, raw), prepare_single(raw.astype(np.float32))
-        box = main_joint(found.box, found.key_points)
+        box, grades = main_joint(found.box, found.key_points), dict(knee.grades)
+        if weak and "KL" in grades and knee.side is not Laterality.UNKNOWN:
+            grades = weak_grades(grades["KL"], _joint_space_widths(raw, found.key_points, knee.side)) | grades
         if mirror_left and knee.side is Laterality.LEFT:
             image, box = np.ascontiguousarray(image[:, ::-1]), box.mirrored(image.shape[1])
-        joints.append(Joint(image, box, dict(knee.grades)))
+        joints.append(Joint(image, box, grades))
     return joints
+
+
+def _joint_space_widths(image: np.ndarray, key_points: KeyPoints, side: Laterality) -> dict[str, float]:
+    """In W, lateral and medial; a right knee has its lateral side at the image's left."""
+    widths = [space.width / key_points.width for space in joint_spaces(image, key_points)]
+    return dict(zip(NARROWINGS, widths if side is Laterality.RIGHT else widths[::-1], strict=True))
 
 
 def phantom_joints(number: int, seed: int, style: str = "train", all_labels: bool = False) -> Source:

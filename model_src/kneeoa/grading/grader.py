@@ -1,7 +1,7 @@
-"""The trained network and how it is asked: joints in, eight grades each out."""
+"""The trained networks and how they are asked: joints in, eight grades each out."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +9,27 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from kneeoa.grading.gradcam import heat_maps
-from kneeoa.grading.network import build_network
+from kneeoa.grading.network import BACKBONE, build_network
 from kneeoa.grading.patches import Preprocessing, standardise, to_patches
 from kneeoa.tasks import COMPARTMENT_TASKS, OA_FROM_KL, TASKS, Laterality
-from kneeoa.weights import Weights, WeightsError, read_weights
+from kneeoa.weights import Weights, read_weights
+
+Values = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class GradedKnee:
-    """What the network says of one joint.
+    """What the networks say of one joint.
 
     Attributes
     ----------
     probabilities : dict of str to ndarray (grades,)
         By task name.
     left_share : float
-        The gate's mean share of the left patch (lateral where the side is known).
+        The gate's mean share of the left patch (lateral where the side is known); of the first member that has a gate.
     heat : dict of str to ndarray (p, 2 p)
         By task, where asked for: Grad-CAM, uint8, over the joint as displayed; 255 is its own maximum.
     """
@@ -58,28 +61,80 @@ class GradedKnee:
         }
 
 
-class Grader:
-    """Grades batches of main joints on one device. Stateless after construction."""
+class Member:
+    """One trained network with its preparation and its calibration, on one device."""
 
-    def __init__(self, weights: Weights, device: torch.device | str = "cpu") -> None:
-        stored: dict[str, Any] = weights.metadata["preprocessing"]
-        unknown = set(stored) ^ set(asdict(Preprocessing()))
-        if unknown:
-            raise WeightsError(f"preprocessing of these weights and of this code differ in {sorted(unknown)}")
-        self.config = Preprocessing(**{**stored, "mean": tuple(stored["mean"]), "std": tuple(stored["std"])})
-        self.provenance: dict[str, str] = weights.metadata["provenance"]
-        self.identity = weights.identity
-        self.device = torch.device(device)
+    def __init__(self, weights: Weights, device: torch.device) -> None:
+        self.config = Preprocessing.from_metadata(weights.metadata["preprocessing"])
+        self.architecture: dict[str, Any] = weights.metadata["architecture"]
         self.temperatures: dict[str, float] = weights.metadata.get("temperatures", {})
-        network = build_network(**weights.metadata["architecture"]).requires_grad_(False)
+        self.provenance: dict[str, str] = weights.metadata["provenance"]
+        self.sha256 = weights.sha256
+        self.device = device
+        network = build_network(**self.architecture, channels=self.config.channels).requires_grad_(False)
         weights.load_into(network)
-        self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
+        self.network = network.eval().to(device).to(memory_format=torch.channels_last)
+
+    @property
+    def name(self) -> str:
+        """Its network and backbone."""
+        return f"{self.architecture['network']} {self.architecture.get('backbone', BACKBONE)}"
+
+    def prepare(self, joints: Sequence[np.ndarray]) -> Tensor:
+        """Main joints, uint8 (h, w) of any sizes → uint8 (n, p, 2 p)."""
+        batch = np.stack([standardise(np.ascontiguousarray(joint), self.config) for joint in joints])
+        return torch.from_numpy(batch).to(self.device)
+
+    @torch.no_grad()
+    def grade(self, joints: Tensor, explain: Sequence[str] = ()) -> tuple[Values, Tensor, Values]:
+        """Prepared joints, uint8 (n, p, 2 p).
+
+        Returns
+        -------
+        probabilities : dict of str to Tensor (n, grades)
+            By task, calibrated.
+        gate : Tensor (n,)
+        heat : dict of str to Tensor (n, h, w)
+            Of the tasks to ``explain``: see `heat_maps`.
+        """
+        patches = [p.contiguous(memory_format=torch.channels_last) for p in to_patches(joints, self.config)]
+        heat = {}
+        if explain:
+            logits, gate, maps = self.network.with_maps(*patches)
+            heat = heat_maps(logits, maps, self.network.VIEWS, explain)
+        else:
+            logits, gate = self.network(*patches)
+        scaled = {name: values.detach().float() / self.temperatures.get(name, 1.0) for name, values in logits.items()}
+        return {name: values.softmax(dim=1) for name, values in scaled.items()}, gate.detach(), heat
+
+
+class Grader:
+    """Grades batches of main joints: one network, or the mean of several. Stateless after construction.
+
+    Parameters
+    ----------
+    weights : Weights
+        Of a grader; its members vote with equal weight.
+    *more : Weights
+        Further graders, whose members vote too.
+    device : str
+    """
+
+    def __init__(self, weights: Weights, *more: Weights, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.members = [Member(member, self.device) for each in (weights, *more) for member in each.members]
+        # A temperature of the mean is fitted to those who are in it.
+        self.temperatures: dict[str, float] = {} if more else weights.metadata.get("mean_temperatures", {})
+        self.identity = weights.identity
+        self.provenance = {
+            task.name: "; ".join(dict.fromkeys(m.provenance[task.name] for m in self.members)) for task in TASKS
+        }
 
     @classmethod
-    def from_file(cls, path: Path, device: torch.device | str = "cpu") -> "Grader":
-        return cls(read_weights(path, "grader"), device)
+    def from_file(cls, *paths: Path, device: torch.device | str = "cpu") -> "Grader":
+        return cls(*(read_weights(path, "grader") for path in paths), device=device)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def grade(
         self, joints: Sequence[np.ndarray], sides: Sequence[Laterality], explain: Sequence[Collection[str]] = ()
     ) -> list[GradedKnee]:
@@ -96,34 +151,59 @@ class Grader:
         """
         if not joints:
             return []
-        mirrored = [self.config.mirror_left and side is Laterality.LEFT for side in sides]
-        upright = [joint[:, ::-1] if mirror else joint for joint, mirror in zip(joints, mirrored, strict=True)]
-        batch = np.stack([standardise(np.ascontiguousarray(joint), self.config) for joint in upright])
-        patches = to_patches(torch.from_numpy(batch).to(self.device), self.config)
-        maps = self.network.maps(*(p.contiguous(memory_format=torch.channels_last) for p in patches))
-        logits, gate = self.network.heads_of(maps)
-        probabilities = {
-            name: (values.float() / self.temperatures.get(name, 1.0)).softmax(dim=1).cpu().numpy()
-            for name, values in logits.items()
-        }
-        heat = self._heat(maps, explain or [()] * len(joints), mirrored)
+        asked = explain or [()] * len(joints)
+        tasks = [task.name for task in TASKS if any(task.name in names for names in asked)]
+        mirrored = [side is Laterality.LEFT for side in sides]
+        said: dict[str, list[Tensor]] = {}
+        heat: dict[str, list[np.ndarray]] = {}
+        gates = []
+        for member in self.members:
+            flips = [member.config.mirror_left and mirror for mirror in mirrored]
+            prepared = member.prepare([j[:, ::-1] if flip else j for j, flip in zip(joints, flips, strict=True)])
+            probabilities, gate, maps = member.grade(prepared, tasks)
+            for name, values in probabilities.items():
+                said.setdefault(name, []).append(values)
+            for name, values in maps.items():
+                heat.setdefault(name, []).append(self._on_joint(values, flips))
+            gates += [gate] * (member.network.VIEWS > 1)
+        means = {name: self._calibrated(name, torch.stack(values).mean(dim=0)) for name, values in said.items()}
+        share = gates[0] if gates else torch.full((len(joints),), 0.5)
         return [
-            GradedKnee(side, {name: p[i] for name, p in probabilities.items()}, float(gate[i]), heat[i])
+            GradedKnee(
+                side,
+                {name: p[i] for name, p in means.items()},
+                float(share[i]),
+                {
+                    name: _strongest_255(np.mean([m[i] for m in heat[name]], axis=0))
+                    for name in tasks
+                    if name in asked[i]
+                },
+            )
             for i, side in enumerate(sides)
         ]
 
-    def _heat(
-        self, maps: Tensor, explain: Sequence[Collection[str]], mirrored: Sequence[bool]
-    ) -> list[dict[str, np.ndarray]]:
-        """The heat maps of each joint, as `GradedKnee` has them."""
-        asked = [i for i, tasks in enumerate(explain) if tasks]
-        tasks = [task.name for task in TASKS if any(task.name in explain[i] for i in asked)]
-        found: list[dict[str, np.ndarray]] = [{} for _ in explain]
-        size = 2 * self.config.patch, self.config.patch
-        for task, joints in heat_maps(self.network, maps, asked, tasks).items() if tasks else ():
-            for i, heat in zip(asked, joints.cpu().numpy(), strict=True):
-                if task in explain[i]:
-                    heat = heat[:, ::-1] if mirrored[i] else heat
-                    heat = cv2.resize(np.ascontiguousarray(heat), size, interpolation=cv2.INTER_LINEAR)
-                    found[i][task] = np.rint(255 * heat / max(float(heat.max()), 1e-12)).astype(np.uint8)
-        return found
+    @torch.no_grad()
+    def probabilities(self, joints: Tensor) -> dict[str, Tensor]:
+        """Mean calibrated probabilities, (n, grades) by task, of joints shown as right ones, uint8 (n, p, 2 p) of any p."""
+        said: dict[str, list[Tensor]] = {}
+        for member in self.members:
+            p = member.config.patch
+            resized = functional.interpolate(joints[:, None].float(), (p, 2 * p), mode="bilinear", antialias=True)[:, 0]
+            for name, values in member.grade(resized)[0].items():
+                said.setdefault(name, []).append(values)
+        return {name: torch.stack(values).mean(dim=0) for name, values in said.items()}
+
+    def _calibrated(self, task: str, mean: Tensor) -> np.ndarray:
+        """The mean of the members' probabilities (n, grades), made to mean what it says: a mean is less sure than its members."""
+        return (mean.clamp(min=1e-9).log() / self.temperatures.get(task, 1.0)).softmax(dim=1).cpu().numpy()
+
+    def _on_joint(self, maps: Tensor, flips: Sequence[bool]) -> np.ndarray:
+        """A member's heat maps (n, h, w) on the joints as displayed, float (n, p, 2 p) of the first member's p; maximum 1."""
+        p = self.members[0].config.patch
+        shown = [m[:, ::-1] if flip else m for m, flip in zip(maps.cpu().numpy(), flips, strict=True)]
+        sized = [cv2.resize(np.ascontiguousarray(m), (2 * p, p), interpolation=cv2.INTER_LINEAR) for m in shown]
+        return np.stack([m / max(float(m.max()), 1e-12) for m in sized])
+
+
+def _strongest_255(heat: np.ndarray) -> np.ndarray:
+    return np.rint(255 * heat / max(float(heat.max()), 1e-12)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Siamese SE-ResNeXt50-32x4d with adaptive gated fusion."""
+"""The networks that grade a joint: a timm backbone on two patches with adaptive gated fusion, or on the joint in one piece."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from kneeoa.tasks import TASKS
 
-BACKBONE = "seresnext50_32x4d"
+BACKBONE = "seresnext50_32x4d"  # Wang et al. 2021
+FINE = 16  # pixels a cell of the maps that heat maps are made of; the next stage's are 32
 
 
 class GatedFusion(nn.Module):
@@ -45,13 +46,36 @@ class Concatenation(nn.Module):
 
 
 class JointGrader(nn.Module):
-    """A backbone and a head for each task; what lies between is the subclass's, which says how many views of a joint it takes."""
+    """A backbone and a head for each task; what lies between is the subclass's, which says how many views of a joint it takes.
+
+    Parameters
+    ----------
+    backbone : str
+        Any of timm's names.
+    channels : int
+        Of the image that the backbone takes: 3 equal ones, or 1.
+    dropout : float
+        Before each head.
+    drop_path : float
+        Stochastic depth in the backbone while it trains.
+    tasks : sequence of str, optional
+        Names of the tasks to grade; all eight by default.
+    """
 
     VIEWS: int
 
-    def __init__(self, dropout: float, tasks: Sequence[str] | None, branches: int = 1) -> None:
+    def __init__(
+        self,
+        backbone: str = BACKBONE,
+        channels: int = 3,
+        dropout: float = 0.5,
+        drop_path: float = 0.0,
+        tasks: Sequence[str] | None = None,
+        branches: int = 1,
+    ) -> None:
         super().__init__()
-        self.backbone: Any = timm.create_model(BACKBONE, pretrained=False, num_classes=0)
+        options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}  # not every backbone knows it
+        self.backbone: Any = timm.create_model(backbone, num_classes=0, in_chans=channels, **options)
         self.width = int(self.backbone.num_features)  # type: ignore[arg-type]
         chosen = [task for task in TASKS if tasks is None or task.name in tasks]
         self.heads = nn.ModuleDict(
@@ -62,31 +86,19 @@ class JointGrader(nn.Module):
         )
 
     def views(self, left: Tensor, right: Tensor) -> Tensor:
-        """What the backbone sees of ``n`` joints, (k n, 3, h, w): one view of each joint, then another of each, …"""
+        """What the backbone sees of ``n`` joints, (k n, channels, h, w): one view of each joint, then another of each, …"""
         raise NotImplementedError
 
     def fuse(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """The views' vectors (k n, c) → the joints' (n, features), and the left patch's share (n, c or 1)."""
         raise NotImplementedError
 
-    def maps(self, left: Tensor, right: Tensor) -> Tensor:
-        """What the backbone's third stage makes of the `views`: (k n, c, h / 16, w / 16)."""
-        (maps,) = self.backbone.forward_intermediates(
-            self.views(left, right), indices=[3], stop_early=True, intermediates_only=True
-        )
-        return maps
-
-    def features(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """From `maps` to what the heads see, (n, features), and the left patch's share (n, c or 1)."""
-        return self.fuse(self.backbone.forward_head(self.backbone.layer4(maps)))
-
-    def heads_of(self, maps: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """From `maps` to what `forward` returns."""
-        fused, gate = self.features(maps)
-        return {name: head(fused) for name, head in self.heads.items()}, gate.mean(dim=1)
+    def features(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """What the heads see, (n, features), and the left patch's share (n, c or 1); patches as in `forward`."""
+        return self.fuse(self.backbone(self.views(left, right)))
 
     def forward(self, left: Tensor, right: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Left and right patch, each (n, 3, p, p), the right one already flipped → logits by task and the gate.
+        """Left and right patch, each (n, channels, p, p), the right one already flipped → logits by task and the gate.
 
         Returns
         -------
@@ -94,7 +106,22 @@ class JointGrader(nn.Module):
         gate : Tensor (n,)
             Mean share of the left patch, 0 … 1.
         """
-        return self.heads_of(self.maps(left, right))
+        return self._heads_of(*self.features(left, right))
+
+    def with_maps(self, left: Tensor, right: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """As `forward`, and what the last stage of `FINE` cells makes of the views, (k n, c, h / 16, w / 16).
+
+        Logits have gradients with respect to these maps, whether parameters gather any or not.
+        """
+        (stage,) = (i for i, info in enumerate(self.backbone.feature_info) if info["reduction"] == FINE)
+        with torch.enable_grad():
+            last, (maps,) = self.backbone.forward_intermediates(
+                self.views(left, right).requires_grad_(), indices=[stage]
+            )
+            return *self._heads_of(*self.fuse(self.backbone.forward_head(last))), maps
+
+    def _heads_of(self, fused: Tensor, gate: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        return {name: head(fused) for name, head in self.heads.items()}, gate.mean(dim=1)
 
 
 class SiameseGrader(JointGrader):
@@ -104,16 +131,14 @@ class SiameseGrader(JointGrader):
     ----------
     gate : {'vector', 'scalar', 'none'}
         See `GatedFusion`; ``none`` is `Concatenation`.
-    dropout : float
-        Before each head.
-    tasks : sequence of str, optional
-        Names of the tasks to grade; all eight by default.
+    **options
+        See `JointGrader`.
     """
 
     VIEWS = 2
 
-    def __init__(self, gate: str = "vector", dropout: float = 0.5, tasks: Sequence[str] | None = None) -> None:
-        super().__init__(dropout, tasks, branches=2 if gate == "none" else 1)
+    def __init__(self, gate: str = "vector", **options: Any) -> None:
+        super().__init__(**options, branches=2 if gate == "none" else 1)
         self.fusion = Concatenation() if gate == "none" else GatedFusion(self.width, gate)
 
     def views(self, left: Tensor, right: Tensor) -> Tensor:
@@ -128,9 +153,6 @@ class WholeJointGrader(JointGrader):
     """The joint in one piece: the other half of the paper's ensemble."""
 
     VIEWS = 1
-
-    def __init__(self, dropout: float = 0.5, tasks: Sequence[str] | None = None) -> None:
-        super().__init__(dropout, tasks)
 
     def views(self, left: Tensor, right: Tensor) -> Tensor:
         return torch.cat([left, right.flip(-1)], dim=-1)

@@ -1,11 +1,14 @@
 """From a main joint to the two patches the Siamese network sees."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
+
+from kneeoa.weights import WeightsError
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Preprocessing:
         ``equalize``: global histogram equalisation of the joint, which cancels any monotone change of grey values made
         before it, so a film, a screenshot and a pre-processed research crop look alike; ``none``.
     mean, std : tuple of float
-        Of the backbone's three equal input channels, on a 0 … 1 scale.
+        Of the backbone's input channels, which all show the same grey image, on a 0 … 1 scale; their number is `channels`.
     mirror_left : bool
         Left knees are mirrored, so that the left patch is the lateral compartment; False is the paper to the letter.
     """
@@ -30,6 +33,24 @@ class Preprocessing:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     mirror_left: bool = True
+
+    @property
+    def channels(self) -> int:
+        """How many the backbone takes: ImageNet's 3, or 1."""
+        return len(self.mean)
+
+    @classmethod
+    def from_metadata(cls, stored: dict[str, Any]) -> "Preprocessing":
+        """As a weights file has it.
+
+        Raises
+        ------
+        WeightsError
+            If its names are not this code's: it prepared joints in another way.
+        """
+        if unknown := set(stored) ^ set(asdict(cls())):
+            raise WeightsError(f"preprocessing of these weights and of this code differ in {sorted(unknown)}")
+        return cls(**{**stored, "mean": tuple(stored["mean"]), "std": tuple(stored["std"])})
 
 
 def standardise(joint: np.ndarray, config: Preprocessing) -> np.ndarray:
@@ -41,8 +62,8 @@ def standardise(joint: np.ndarray, config: Preprocessing) -> np.ndarray:
 
 
 def to_patches(joints: Tensor, config: Preprocessing) -> tuple[Tensor, Tensor]:
-    """Standardised joints, uint8 (n, p, 2p) → left and flipped right patches, float32 (n, 3, p, p), on the same device."""
+    """Standardised joints, uint8 (n, p, 2p) → left and flipped right patches, float32 (n, channels, p, p), on their device."""
     x = (joints.float() / 255).unsqueeze(1)
-    mean, std = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in (config.mean, config.std))
+    mean, std = (torch.tensor(v, device=x.device).view(1, -1, 1, 1) for v in (config.mean, config.std))
     x = (x - mean) / std
     return x[..., : config.patch], x[..., config.patch :].flip(-1)

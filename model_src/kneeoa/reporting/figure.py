@@ -18,7 +18,7 @@ from kneeoa.geometry import Box, crop
 from kneeoa.imaging import decode
 from kneeoa.imaging.prepare import for_display
 from kneeoa.messages import Message, decode_png, encode_png, shown_as
-from kneeoa.tasks import KL, OA, Laterality
+from kneeoa.tasks import COMPARTMENT_TASKS, KL, OA, Laterality
 
 log = logging.getLogger(__name__)
 SIZE = 16.0, 9.0  # inches
@@ -212,6 +212,11 @@ def _warnings(knee: Message) -> list[str]:
 
 
 def origin(reply: Message) -> str:
-    """Which heads learned from what."""
-    learned = {text.split(":")[0] for text in reply["model"]["grader"]["provenance"].values()}
-    return "KL, OA: real labels; the six OARSI features: synthetic labels" if len(learned) > 1 else ", ".join(learned)
+    """Which heads learned from which kinds of labels: real, weak, synthetic."""
+    heads: dict[str, list[str]] = {}
+    for task, text in reply["model"]["grader"]["provenance"].items():
+        kinds = dict.fromkeys(part.split(" labels")[0] for part in text.split("; "))
+        heads.setdefault(" and ".join(kinds), []).append(task)
+    six = [task.name for task in COMPARTMENT_TASKS]
+    named = {kinds: "the six OARSI features" if tasks == six else ", ".join(tasks) for kinds, tasks in heads.items()}
+    return "; ".join(f"{tasks}: {kinds} labels" for kinds, tasks in named.items())
