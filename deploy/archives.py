@@ -1,5 +1,6 @@
 """Builds model_store/{detector,grader}.mar and knee_oa.war: code, weights and configuration as one unit."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -65,6 +66,9 @@ def _run(tool: str, *arguments: str, tmp: str) -> None:
 
 if __name__ == "__main__":
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "model_store"
+    target.mkdir(parents=True, exist_ok=True)
+    lock = os.open(target, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # two started at once: the second finds them built
     if stale(target):
         print(f"building archives in {target}", flush=True)
         build(target)

@@ -1,7 +1,11 @@
 """The PACS loop's other side: who may send what, what is taken, and what counts as delivered."""
 
 import logging
-from contextlib import contextmanager
+import socket
+import struct
+import threading
+import time
+from contextlib import closing, contextmanager
 from io import BytesIO
 
 import pytest
@@ -12,6 +16,7 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification
 
 from deploy.server import free_port
+from kneeoa_client import provider as door
 from kneeoa_client.peers import DeliveryFailed, DimsePeer, header_of, passed_over
 from kneeoa_client.provider import listen
 from tests.unit.dicom_factory import gradient, make_dicom
@@ -164,3 +169,71 @@ def test_delivery_counts_only_where_the_peer_says_so(tmp_path, status, taken):
 def test_a_peer_is_named_in_full(text):
     with pytest.raises(ValueError, match="AET@HOST:PORT"):
         DimsePeer.parse(text, "KNEEOA")
+
+
+# --- strangers at the door
+
+
+def raw(port: int, said: bytes = b"") -> socket.socket:
+    """A connection that speaks no DICOM; its own sends never wait long."""
+    made = socket.create_connection(("127.0.0.1", port), timeout=5)
+    made.sendall(said)
+    return made
+
+
+def ended(connection: socket.socket) -> bool:
+    """Whether the other side has closed it."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+def test_a_stranger_cannot_send_much(monkeypatch):
+    """400 MB came in as one PDU, before anybody asked for a name."""
+    with provider(lambda *_: pytest.fail("taken")) as port, raw(port, struct.pack(">BBL", 1, 0, 400 << 20)) as stranger:
+        assert ended(stranger)
+
+
+def test_a_silent_and_a_dripping_stranger_are_sent_away(monkeypatch):
+    monkeypatch.setattr(door, "REQUESTED", 0.5)
+    with provider(lambda *_: pytest.fail("taken")) as port:
+        silent, dripping = raw(port), raw(port, b"\x01\x00\x00\x00\x10\x00")
+        dripping.settimeout(0.1)
+        began = time.monotonic()
+        while time.monotonic() - began < 5:
+            try:
+                dripping.sendall(b"x")
+                if dripping.recv(1) == b"":
+                    break
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+        assert time.monotonic() - began < 3
+        assert ended(silent)
+
+
+def test_one_address_cannot_take_all_places(monkeypatch):
+    """Ten silent connections kept everybody out for half a minute."""
+    with provider(lambda *_: None) as port:
+        held = [raw(port) for _ in range(40)]
+        while not ended(held[-1]):  # one too many
+            pass
+        server_threads = [t for t in threading.enumerate() if "AcceptorThread" in t.name]
+        assert len([t for t in server_threads if t.is_alive()]) <= door.PER_ADDRESS
+        with closing(socket.socket()) as other:  # from another address of this machine
+            other.bind(("127.0.0.2", 0))
+            other.settimeout(1)
+            other.connect(("127.0.0.1", port))
+            with pytest.raises(TimeoutError):  # it is listened to
+                other.recv(1)
+        for connection in held:
+            connection.close()
+
+
+def test_an_object_that_takes_too_long_ends_its_association(monkeypatch, caplog):
+    monkeypatch.setattr(door, "STORED", 0.0)
+    with provider(lambda *_: pytest.fail("taken")) as port, association(port) as made:
+        assert "Status" not in made.send_c_store(film(pixels=gradient(600, 600), Modality="CR"))
+    assert "an association is ended" in caplog.text
