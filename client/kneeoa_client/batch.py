@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kneeoa_client.flow import Answer, ask_all
+from kneeoa_client.flow import Answer, Flow
 from kneeoa_client.journal import Journal
 from kneeoa_client.outputs import Outputs
-from kneeoa_client.rows import check_results
-from kneeoa_client.rows import results as written
+from kneeoa_client.rows import Results
 from kneeoa_client.server import Server
 from kneeoa_client.sources import Source, walk
 
@@ -56,17 +55,17 @@ def run(names: Sequence[str], results: Path, server: Server, in_flight: int) -> 
     """
     started, total = time.monotonic(), sum(1 for _ in walk(names))
     outputs = Outputs.beside(walk(names))
-    check_results(results, outputs)
+    Results(results, outputs)  # before anything is graded
     with Journal(results) as journal:
 
         def keep(film: Source, answer: Answer) -> None:
             journal.add(film, answer.reply)
 
         try:
-            ask_all(walk(names), total, lambda film: one(film, server), keep, server, in_flight, journal.knows)
+            Flow(lambda film: one(film, server), keep, server, in_flight, journal.knows).run(walk(names), total)
         finally:
-            with written(results, outputs) as add:
-                add(journal.rows())
+            with Results(results, outputs) as written:
+                written.add(journal.rows())
         summary = Summary(unread=journal.unread, seconds=time.monotonic() - started)
         for entry in journal.entries():
             summary.films += 1

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
@@ -24,59 +24,65 @@ class Answer:
     film: bytes = b""
 
 
-def ask_all(
-    films: Iterable[Source],
-    total: int,
-    ask: Callable[[Source], Answer],
-    keep: Callable[[Source, Answer], None],
-    server: Server,
-    in_flight: int,
-    known: Callable[[Source], bool] = lambda film: False,
-) -> None:
-    """Ask for each film that is not ``known``, ``in_flight`` at a time; keep each answer, in this thread, as it comes.
+@dataclass
+class Flow:
+    """Asks for films, ``in_flight`` at a time, and keeps each answer as it comes, in the caller's thread.
 
     Where the server failed on a film, it is asked once more when all others are answered, alone: what killed the worker may
     have been another film of its batch. When interrupted, what is under way is still answered and kept.
-    """
-    progress, waiting, failed = _Progress(total), dict[Future[Answer], Source](), dict[Source, Answer]()
 
-    def settle(answered: Iterable[Future[Answer]]) -> None:
+    Attributes
+    ----------
+    known
+        Whether a film need not be asked for.
+    """
+
+    ask: Callable[[Source], Answer]
+    keep: Callable[[Source, Answer], None]
+    server: Server
+    in_flight: int
+    known: Callable[[Source], bool] = lambda film: False
+    _waiting: dict[Future[Answer], Source] = field(default_factory=dict)
+    _failed: dict[Source, Answer] = field(default_factory=dict)
+
+    def run(self, films: Iterable[Source], total: int) -> None:
+        pool, progress = ThreadPoolExecutor(self.in_flight), _Progress(total)
+        try:
+            for film in films:
+                if self.known(film):
+                    progress.known_before()
+                    continue
+                if len(self._waiting) == self.in_flight:
+                    self._settle(wait(self._waiting, return_when=FIRST_COMPLETED).done, progress)
+                self._waiting[pool.submit(self._careful, film)] = film
+            self._settle(wait(self._waiting).done, progress)
+            for film in list(self._failed):
+                self.keep(film, self._careful(film))
+                del self._failed[film]
+                progress.one_more()
+        finally:  # interrupted: what would be asked again is not
+            self.server.closing.set()
+            pool.shutdown(cancel_futures=True)
+            self._settle([f for f in self._waiting if not f.cancelled() and not f.exception()], progress)
+            for film, answer in self._failed.items():
+                self.keep(film, answer)
+            self.server.closing.clear()
+            progress.close()
+
+    def _settle(self, answered: Iterable[Future[Answer]], progress: "_Progress") -> None:
         for future in answered:
-            film, answer = waiting.pop(future), future.result()
+            film, answer = self._waiting.pop(future), future.result()
             if is_failure(answer.reply):
-                failed[film] = answer
+                self._failed[film] = answer
             else:
-                keep(film, answer)
+                self.keep(film, answer)
                 progress.one_more()
 
-    def careful(film: Source) -> Answer:
+    def _careful(self, film: Source) -> Answer:
         try:
-            return ask(film)
+            return self.ask(film)
         except KneeOaError as error:  # what cannot be read here, or not by the server, is an answer too
             return Answer(envelope(REPLY_SCHEMA, error))
-
-    pool = ThreadPoolExecutor(in_flight)
-    try:
-        for film in films:
-            if known(film):
-                progress.known_before()
-                continue
-            if len(waiting) == in_flight:
-                settle(wait(waiting, return_when=FIRST_COMPLETED).done)
-            waiting[pool.submit(careful, film)] = film
-        settle(wait(waiting).done)
-        for film in list(failed):
-            keep(film, careful(film))
-            del failed[film]
-            progress.one_more()
-    finally:  # interrupted: what would be asked again is not
-        server.closing.set()
-        pool.shutdown(cancel_futures=True)
-        settle([future for future in waiting if not future.cancelled() and not future.exception()])
-        for film, answer in failed.items():
-            keep(film, answer)
-        server.closing.clear()
-        progress.close()
 
 
 class _Progress:

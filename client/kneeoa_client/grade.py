@@ -13,10 +13,10 @@ from kneeoa.errors import KneeOaError
 from kneeoa.messages import DISCLAIMER, Message
 from kneeoa.reporting.dicom import delivered_with
 from kneeoa.reporting.figure import DPI, OPACITY, displayed, draw_figure
-from kneeoa_client.flow import Answer, ask_all
+from kneeoa_client.flow import Answer, Flow
 from kneeoa_client.names import printable
 from kneeoa_client.outputs import Outputs
-from kneeoa_client.rows import Row, results, rows_of, table
+from kneeoa_client.rows import Results, rows_of, table
 from kneeoa_client.server import Server
 from kneeoa_client.sources import Source, distinct_stems, walk
 
@@ -38,7 +38,7 @@ def grade_all(
         for knee in answer.reply["knees"]:
             knee.pop("explanations", None)  # of a large batch too many to hold
 
-    ask_all(films, len(films), ask, keep, server, IN_FLIGHT)
+    Flow(ask, keep, server, IN_FLIGHT).run(films, len(films))
 
 
 @dataclass
@@ -98,11 +98,13 @@ def run(arguments: argparse.Namespace) -> int:
     if explain := arguments.explain or ("KL" if arguments.figures or arguments.dicom else None):
         server.headers = {"X-Kneeoa-Explain": explain}
     replies: dict[Source, Message] = {}
-    with results(arguments.out, outputs) if arguments.out else nullcontext(_drop) as add_rows:
+    ranks = {film: rank for rank, film in enumerate(films)}
+    with Results(arguments.out, outputs) if arguments.out else nullcontext() as written:
         pages.prepare()
 
         def use(film: Source, data: bytes, reply: Message) -> None:
-            add_rows(rows_of(film.name, reply))
+            if written:
+                written.add(rows_of(film.name, reply), ranks[film])
             replies[film] = reply
             pages.add(film, data, reply)
 
@@ -114,10 +116,6 @@ def run(arguments: argparse.Namespace) -> int:
                 print(DISCLAIMER)
             print("".join(f"kneeoa: {printable(line)}\n" for line in pages.problems), end="", file=sys.stderr)
     return int(bool(pages.problems) or not all_graded(replies.values()))
-
-
-def _drop(rows: Iterable[Row]) -> None:
-    """Where no results are asked for."""
 
 
 def all_graded(replies: Iterable[Message]) -> bool:

@@ -66,12 +66,13 @@ class Journal:
             ours |= line.startswith(b'{"film": ')
             if entry := _entry(line):
                 self.done[entry["place"]] = entry["stamp"], number
-            else:
+            elif line.endswith(b"\n"):
                 self.unread += 1
-        if self.unread and not ours:
+        if number and not ours:
             raise ValueError(f"{self.path} is no journal of ours; move it away, or write somewhere else")
-        if not line.endswith(b"\n"):  # cut off while it was written
-            self._file.write(b"\n")
+        if not line.endswith(b"\n"):  # cut off while it was written: that film is done again
+            self._file.truncate(self._file.tell() - len(line))
+            number -= 1
         return number
 
     def knows(self, film: Source) -> bool:

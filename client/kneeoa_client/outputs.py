@@ -42,8 +42,8 @@ class Outputs:
         if os.path.lexists(path) and not _ours(path, kind or path.suffix):
             raise Taken(f"{path} is there, and kneeoa did not write it; move it away, or write somewhere else")
 
-    def write(self, path: Path, data: bytes) -> None:
-        """Write a file, in the place of one of ours.
+    def write(self, path: Path, data: bytes, kind: str | None = None) -> None:
+        """Write a file, in the place of one of ours; ``kind`` as in `check`.
 
         Raises
         ------
@@ -52,7 +52,7 @@ class Outputs:
         OSError
             Where it cannot be written; what was there stays.
         """
-        self.check(path)
+        self.check(path, kind)
         part = path.with_name(f".kneeoa-{secrets.token_hex(8)}")
         try:
             with open(part, "xb") as file:

@@ -29,6 +29,8 @@ Take = Callable[[str, bytes], None]  # SOP Instance UID, DICOM file
 class _Door(AssociationServer):
     """Lets in so many, whatever they are about to say; those who are one too many find the connection closed."""
 
+    request_queue_size = 64  # who waits to be looked at
+
     def verify_request(self, request: Any, client_address: Any) -> bool:
         there = [association.requestor.address for association in self.active_associations]
         return len(there) < PLACES and there.count(client_address[0]) < PER_ADDRESS
@@ -37,7 +39,10 @@ class _Door(AssociationServer):
         super(AssociationServer, self).shutdown()
         self.server_close()
         for association in self.active_associations:
-            association.abort()
+            if association.is_established:
+                association.abort()
+            elif association.dul.socket:
+                association.dul.socket.close()
 
 
 class _Bounded(RequestHandler):

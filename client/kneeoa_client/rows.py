@@ -3,11 +3,11 @@
 import csv
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from kneeoa.geometry import KEY_POINTS
 from kneeoa.tasks import OA, TASKS
@@ -57,9 +57,8 @@ def _knee(knee: dict[str, Any]) -> Row:
     return row
 
 
-@contextmanager
-def results(path: Path, outputs: Outputs) -> Iterator[Callable[[Iterable[Row]], None]]:
-    """A function that writes rows as they come, to ``<name>.part``, which gets its name at the end, be it too early.
+class Results:
+    """Writes rows as they come, to ``<name>.part``, which gets its name at the end, be it too early.
 
     Parameters
     ----------
@@ -69,56 +68,57 @@ def results(path: Path, outputs: Outputs) -> Iterator[Callable[[Iterable[Row]], 
     Raises
     ------
     ValueError
-        As `check_results`.
+        For another ending, a folder that is not there, a file that is not ours: before anything is graded.
     """
-    check_results(path, outputs)
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    with open(part, "x", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, COLUMNS)
-        if path.suffix == ".csv":
-            table.writeheader()
 
-        empty = True
+    def __init__(self, path: Path, outputs: Outputs) -> None:
+        if path.suffix not in KINDS:
+            raise ValueError(f"--out must end in {', '.join(KINDS)}, not {path.suffix or 'nothing'}")
+        if not path.parent.is_dir():
+            raise ValueError(f"--out names a folder that is not there: {path.parent}")
+        self.path, self.outputs, self.part = path, outputs, path.with_name(path.name + ".part")
+        self._ranks: list[int] = []
+        outputs.check(path)
+        outputs.check(self.part, KINDS[path.suffix])
 
-        def add(rows: Iterable[Row]) -> None:
-            nonlocal empty
-            for row in rows:
-                empty = False
-                if path.suffix == ".csv":
-                    table.writerow({k: cell(v) if isinstance(v, str) else v for k, v in row.items()})
-                else:
-                    file.write(json.dumps(row) + "\n")
-            file.flush()
+    def __enter__(self) -> Self:
+        self.part.unlink(missing_ok=True)
+        self._file = open(self.part, "x", newline="", encoding="utf-8")  # noqa: SIM115  (closed in __exit__)
+        self._table = csv.DictWriter(self._file, COLUMNS)
+        if self.path.suffix == ".csv":
+            self._table.writeheader()
+        return self
 
-        try:
-            yield add
-        except BaseException:
-            if empty:  # earlier results are worth more
-                part.unlink()
+    def add(self, rows: Iterable[Row], rank: int = 0) -> None:
+        """Write rows; in the end they are in the order of their ranks."""
+        for row in rows:
+            self._ranks.append(rank)
+            if self.path.suffix == ".csv":
+                self._table.writerow({k: cell(v) if isinstance(v, str) else v for k, v in row.items()})
             else:
-                _finish(part, path, outputs)
-            raise
-        _finish(part, path, outputs)
+                self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
 
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+        if kind and not self._ranks:  # earlier results are worth more
+            self.part.unlink()
+            return
+        self.outputs.check(self.path)  # once more: much time has passed
+        if self._ranks != sorted(self._ranks):
+            self._sort()
+        if self.path.suffix == ".parquet":
+            self.outputs.write(self.path, _as_parquet(self.part))
+            self.part.unlink()
+        else:
+            self.part.replace(self.path)
 
-def _finish(part: Path, path: Path, outputs: Outputs) -> None:
-    outputs.check(path)  # once more: much time has passed
-    if path.suffix == ".parquet":
-        outputs.write(path, _as_parquet(part))
-        part.unlink()
-    else:
-        part.replace(path)
-
-
-def check_results(path: Path, outputs: Outputs) -> None:
-    """Before anything is graded: raise ValueError for another ending, a folder that is not there, a file that is not ours."""
-    if path.suffix not in KINDS:
-        raise ValueError(f"--out must end in {', '.join(KINDS)}, not {path.suffix or 'nothing'}")
-    if not path.parent.is_dir():
-        raise ValueError(f"--out names a folder that is not there: {path.parent}")
-    outputs.check(path)
-    outputs.check(path.with_name(path.name + ".part"), KINDS[path.suffix])
+    def _sort(self) -> None:
+        """No row has a line break in it: names that have are escaped."""
+        lines = self.part.read_bytes().splitlines(keepends=True)
+        head = lines[: len(lines) - len(self._ranks)]
+        ranked = sorted(zip(self._ranks, lines[len(head) :], strict=True), key=lambda pair: pair[0])
+        self.outputs.write(self.part, b"".join([*head, *(line for _, line in ranked)]), KINDS[self.path.suffix])
 
 
 def _as_parquet(lines: Path) -> bytes:

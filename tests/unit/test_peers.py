@@ -3,9 +3,8 @@
 import logging
 import socket
 import struct
-import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO
 
 import pytest
@@ -61,12 +60,12 @@ def provider(take):
 
 
 @contextmanager
-def association(port: int, title: str = "PACS", called: str = "KNEEOA"):
+def association(port: int, title: str = "PACS", called: str = "KNEEOA", **options):
     entity = AE(title)
     entity.add_requested_context(Verification)
     for sop_class in (ComputedRadiographyImageStorage, MRImageStorage):
         entity.add_requested_context(sop_class, ExplicitVRLittleEndian)
-    made = entity.associate("127.0.0.1", port, ae_title=called)
+    made = entity.associate("127.0.0.1", port, ae_title=called, **options)
     yield made
     if made.is_established:
         made.release()
@@ -175,21 +174,21 @@ def test_a_peer_is_named_in_full(text):
 
 
 def raw(port: int, said: bytes = b"") -> socket.socket:
-    """A connection that speaks no DICOM; its own sends never wait long."""
-    made = socket.create_connection(("127.0.0.1", port), timeout=5)
+    """A connection that speaks no DICOM."""
+    made = socket.create_connection(("127.0.0.1", port), timeout=120)
     made.sendall(said)
     return made
 
 
 def ended(connection: socket.socket) -> bool:
-    """Whether the other side has closed it."""
+    """Whether the other side closes it, within its time-out."""
     try:
         return connection.recv(1) == b""
     except ConnectionError:
         return True
 
 
-def test_a_stranger_cannot_send_much(monkeypatch):
+def test_a_stranger_cannot_send_much():
     """400 MB came in as one PDU, before anybody asked for a name."""
     with provider(lambda *_: pytest.fail("taken")) as port, raw(port, struct.pack(">BBL", 1, 0, 400 << 20)) as stranger:
         assert ended(stranger)
@@ -197,43 +196,35 @@ def test_a_stranger_cannot_send_much(monkeypatch):
 
 def test_a_silent_and_a_dripping_stranger_are_sent_away(monkeypatch):
     monkeypatch.setattr(door, "REQUESTED", 0.5)
-    with provider(lambda *_: pytest.fail("taken")) as port:
-        silent, dripping = raw(port), raw(port, b"\x01\x00\x00\x00\x10\x00")
+    with (
+        provider(lambda *_: pytest.fail("taken")) as port,
+        raw(port) as silent,
+        raw(port, b"\x01\x00\x00\x00\xf0\x00") as dripping,
+    ):
         dripping.settimeout(0.1)
         began = time.monotonic()
-        while time.monotonic() - began < 5:
-            try:
-                dripping.sendall(b"x")
-                if dripping.recv(1) == b"":
-                    break
-            except TimeoutError:
-                continue
-            except OSError:
-                break
-        assert time.monotonic() - began < 3
+        with suppress(ConnectionError):
+            while time.monotonic() - began < 20:
+                with suppress(TimeoutError):
+                    dripping.sendall(b"x")
+                    if dripping.recv(1) == b"":
+                        break
+        assert time.monotonic() - began < 20
         assert ended(silent)
 
 
 def test_one_address_cannot_take_all_places(monkeypatch):
     """Ten silent connections kept everybody out for half a minute."""
-    with provider(lambda *_: None) as port:
-        held = [raw(port) for _ in range(40)]
-        while not ended(held[-1]):  # one too many
-            pass
-        server_threads = [t for t in threading.enumerate() if "AcceptorThread" in t.name]
-        assert len([t for t in server_threads if t.is_alive()]) <= door.PER_ADDRESS
-        with closing(socket.socket()) as other:  # from another address of this machine
-            other.bind(("127.0.0.2", 0))
-            other.settimeout(1)
-            other.connect(("127.0.0.1", port))
-            with pytest.raises(TimeoutError):  # it is listened to
-                other.recv(1)
-        for connection in held:
-            connection.close()
+    monkeypatch.setattr(door, "REQUESTED", 600.0)  # none of them leaves by itself, however slow this machine is
+    with provider(lambda *_: None) as port, ExitStack() as held:
+        silent = [held.enter_context(raw(port)) for _ in range(12)]
+        assert ended(silent[-1])  # it is one too many
+        with association(port, bind_address=("127.0.0.2", 0)) as made:  # another address of this machine
+            assert made.is_established
 
 
 def test_an_object_that_takes_too_long_ends_its_association(monkeypatch, caplog):
-    monkeypatch.setattr(door, "STORED", 0.0)
     with provider(lambda *_: pytest.fail("taken")) as port, association(port) as made:
+        monkeypatch.setattr(door, "STORED", 0.0)
         assert "Status" not in made.send_c_store(film(pixels=gradient(600, 600), Modality="CR"))
     assert "an association is ended" in caplog.text

@@ -17,7 +17,7 @@ from kneeoa_client.cli import main as kneeoa
 from kneeoa_client.journal import Journal
 from kneeoa_client.names import LONGEST, cell, printable
 from kneeoa_client.outputs import Outputs, Taken
-from kneeoa_client.rows import results, rows_of, table
+from kneeoa_client.rows import Results, rows_of, table
 from kneeoa_client.sources import Source, SourceError, UnreadableFile, distinct_stems, walk
 
 
@@ -96,7 +96,7 @@ def test_garbage_in_the_journal_costs_its_own_film_only(here, fake, server):
     summary = run(["d"], here / "r.csv", server, in_flight=1)
 
     assert (fake.seen[b"one", "detector"], fake.seen[b"two", "detector"]) == (1, 2)
-    assert (summary.films, summary.before, summary.unread) == (2, 1, 6)
+    assert (summary.films, summary.before, summary.unread) == (2, 1, 5)
     assert len(rows(here / "r.csv")) == 2
 
 
@@ -184,12 +184,14 @@ def test_rows_come_one_by_one_and_stay_when_the_server_goes(here, fake):
 def test_rows_are_on_disk_before_the_last_one(here):
     reply = envelope(REPLY_SCHEMA, CorruptImage())
     for name in ("r.csv", "r.jsonl", "r.parquet"):
-        with results(here / name, Outputs(frozenset())) as add:
-            add(rows_of("film", reply))
+        with Results(here / name, Outputs(frozenset())) as written:
+            written.add(rows_of("film", reply), rank=1)
+            written.add(rows_of("first", reply), rank=0)
             assert "corrupt_image" in (here / f"{name}.part").read_text()
-        assert (here / name).exists()
-        with results(here / name, Outputs(frozenset())) as add:  # ours: again
-            add(rows_of("film", reply))
+        text = (here / name).read_bytes()
+        assert text.index(b"first") < text.rindex(b"film")
+        with Results(here / name, Outputs(frozenset())) as written:  # ours: again
+            written.add(rows_of("film", reply))
         assert not (here / f"{name}.part").exists()
 
 
