@@ -24,11 +24,11 @@ archives: setup  ## build model_store/*.mar and *.war where their sources change
 	@$(BIN)/python deploy/archives.py $(call given,grader)
 
 serve: archives  ## start TorchServe and leave it running (PORT=8080)
-	@$(BIN)/python deploy/server.py start --port $(PORT) --plain-models
+	@$(BIN)/python -m deploy.server start --port $(PORT) --plain-models
 	@$(BIN)/python -m deploy.gateway.launcher refresh
 
 stop:  ## stop it
-	@$(BIN)/python deploy/server.py stop
+	@$(BIN)/python -m deploy.server stop
 
 gateway: setup  ## HAProxy in front of the running server: TLS, tokens, limits [BIND=127.0.0.1:8443] [CERTIFICATE=pem] [USERS=file]
 	@$(BIN)/python -m deploy.gateway.launcher start $(call given,bind certificate users)
@@ -43,7 +43,7 @@ monitoring-stop: setup  ## stop them; what was recorded is kept in .monitoring
 	@$(BIN)/python -m deploy.monitoring.launcher stop
 
 demo: archives  ## start, grade a sample film, write out/, stop
-	@$(BIN)/python deploy/demo.py
+	@$(BIN)/python -m deploy.demo
 
 batch-up: setup  ## register both archives as plain models for batch work [BATCH=8 DELAY=50 WORKERS=1]
 	@$(BIN)/kneeoa models up $(call given,batch delay workers)
@@ -108,8 +108,9 @@ evaluate: setup  ## DATA=folder [SPLIT=val] [OUT=runs/evaluation] [TASKS=KL,…]
 evaluate-films: setup  ## DATA=folder [FILMS=100]: the whole path, on films composed from val knees
 	@$(BIN)/python -m training.evaluate_films --out $(or $(OUT),runs/evaluation) $(call given,data films seed)
 
-clean:  ## remove what was built (not .venv)
-	@rm -rf model_store/*.mar model_store/*.war out .run
+clean:  ## remove what was built, and run folders of servers that are gone (not .venv)
+	@rm -rf model_store/*.mar model_store/*.war out
+	@test ! -x $(BIN)/python || $(BIN)/python -m deploy.server clean
 
 .PHONY: help setup archives serve stop gateway gateway-stop monitoring monitoring-stop demo batch-up batch-scale batch-down soak bench fuzz samples docs lint test reference manifest crops synthetic train-detector imagenet train-grader calibrate ablation evaluate evaluate-films clean
 .DEFAULT_GOAL := help

@@ -1,6 +1,7 @@
 """Builds model_store/{detector,grader}.mar and knee_oa.war: code, weights and configuration as one unit."""
 
 import argparse
+import fcntl
 import os
 import shutil
 import subprocess
@@ -81,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if not given.grader.is_file():
         parser.error(f"there is no {given.grader}")
+    given.store.mkdir(parents=True, exist_ok=True)
+    fcntl.flock(os.open(given.store, os.O_RDONLY), fcntl.LOCK_EX)  # two started at once: the second finds them built
     if stale(given.store, given.grader):
         print(f"building archives in {given.store}", flush=True)
         build(given.store, grader=given.grader)

@@ -10,20 +10,27 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import IO
 
 import requests
+
+from deploy.processes import launch, running, stop
+from kneeoa_client.web import ask
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = ROOT / ".run"
 SAMPLE = ROOT / "samples/bilateral.dcm"
 NODES = ("knee_oa__detector", "knee_oa__grader")
 START_SECONDS = 180
+CONSOLE = "1M"
+DEMO = "kneeoa-demo-"  # how run folders of demos begin
+PORTS = 5  # TorchServe's; the last of a block of ten says that the block is taken
 
 
 def java_home() -> str:
@@ -55,8 +62,15 @@ def configure(run: Path, store: Path, port: int, metrics: Path) -> Path:
     moved = (re.sub(r"^(\w+(?:_address=.*:|_port=))808(\d)$", lambda m: f"{m[1]}{port + int(m[2])}", x) for x in lines)
     target = run / "config.properties"
     paths = {"model_store": store, "workflow_store": store, "metrics_config": metrics}
-    target.write_text("\n".join([*moved, *(f"{name}={path}" for name, path in paths.items())]) + "\n")
+    target.write_text("\n".join([*moved, *(f"{name}={_escaped(path)}" for name, path in paths.items())]) + "\n")
     return target
+
+
+def _escaped(path: Path) -> str:
+    """A path as Java's properties have it: Latin-1 at most, so that other letters are written as UTF-16 units."""
+    units = str(path).replace("\\", "\\\\").encode("utf-16-be")
+    letters = (int.from_bytes(units[i : i + 2], "big") for i in range(0, len(units), 2))
+    return "".join(chr(letter) if 32 <= letter < 127 else f"\\u{letter:04x}" for letter in letters)
 
 
 def start(
@@ -88,6 +102,7 @@ def start(
         "TEMP": str(run / "tmp"),
         "TMPDIR": str(run / "tmp"),
         "MPLCONFIGDIR": str(run / "tmp"),
+        "LC_ALL": "C.UTF-8",  # Java's encoding of paths
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait by spinning take the cores from the other worker
     }
     tool = Path(sys.executable).parent / "torchserve"
@@ -95,27 +110,32 @@ def start(
     command = [*confined(run), str(tool), "--start", "--foreground", "--ts-config", str(config)]
     command += ["--model-store", str(store), "--workflow-store", str(store)]
     command += ["--log-config", str(ROOT / "deploy/log4j2.xml")]
-    with open(run / "logs/console.log", "wb") as console:
-        process = subprocess.Popen(
-            command, cwd=run, env=environment, stdout=console, stderr=console, start_new_session=True
-        )
-    (run / "pid").write_text(str(process.pid))
+    with _console(run) as console:
+        launch(run, command, cwd=run, env=environment, stdout=console, stderr=console)
     addresses = {name: f"http://127.0.0.1:{port + i}" for i, name in enumerate(("url", "management", "metrics"))}
     (run / "server.json").write_text(json.dumps(addresses))
     try:
-        _register(run, process, port, plain_models)
+        _register(run, port, plain_models)
     except BaseException:
         stop(run)
         raise
 
 
-def _register(run: Path, process: subprocess.Popen, port: int, plain_models: bool) -> None:
+def _console(run: Path) -> IO[bytes]:
+    """For what the server says beside its logs: the beginning is kept. Java lives on when nobody listens any more."""
+    with open(run / "logs/console.log", "wb") as console:
+        head = subprocess.Popen(["head", "-c", CONSOLE], stdin=subprocess.PIPE, stdout=console, start_new_session=True)
+    assert head.stdin
+    return head.stdin
+
+
+def _register(run: Path, port: int, plain_models: bool) -> None:
     deadline = time.monotonic() + START_SECONDS
     management = f"http://127.0.0.1:{port + 1}"
 
     def until(what: str, ready) -> None:  # noqa: ANN001
         while not ready():
-            if process.poll() is not None or time.monotonic() > deadline:
+            if not running(run) or time.monotonic() > deadline:
                 raise SystemExit(f"TorchServe did not start ({what}); see {run / 'logs'}")
             time.sleep(0.1)
 
@@ -125,12 +145,12 @@ def _register(run: Path, process: subprocess.Popen, port: int, plain_models: boo
 
     def listening() -> bool:
         try:
-            return requests.get(f"{management}/models", headers=key("management"), timeout=5).ok
+            return ask("GET", f"{management}/models", headers=key("management"), timeout=5).ok
         except (requests.ConnectionError, FileNotFoundError, ValueError):
             return False
 
     def workers(name: str) -> bool:
-        reply = requests.get(f"{management}/models/{name}", headers=key("management"), timeout=5)
+        reply = ask("GET", f"{management}/models/{name}", headers=key("management"), timeout=5)
         return reply.ok and any(w["status"] == "READY" for w in reply.json()[0]["workers"])
 
     until("no answer from the management address", listening)
@@ -141,7 +161,8 @@ def _register(run: Path, process: subprocess.Popen, port: int, plain_models: boo
             for name in ("detector", "grader")
         ]
     for path, nodes in wanted:
-        reply = requests.post(
+        reply = ask(
+            "POST",
             f"{management}/{path}&response_timeout=60&synchronous=true",
             headers=key("management"),
             timeout=START_SECONDS,
@@ -153,57 +174,58 @@ def _register(run: Path, process: subprocess.Popen, port: int, plain_models: boo
     film = SAMPLE.read_bytes()
     url = f"http://127.0.0.1:{port}/wfpredict/knee_oa"
     headers = {**key("inference"), "Content-Type": "application/dicom", "X-Kneeoa-Probe": "1"}
-    reply = requests.post(url, data=film, headers=headers, timeout=120)
+    reply = ask("POST", url, data=film, headers=headers, timeout=120)
     if not reply.ok or reply.json()["status"] != "ok":
         raise SystemExit(f"the sample radiograph was not graded; see {run / 'logs'}")
 
 
-def free_port() -> int:
-    """The first of five neighbouring free ports, for a server beside another."""
+def free_port(claim: contextlib.ExitStack | None = None) -> int:
+    """The first of five neighbouring free ports, for a server beside another.
+
+    Parameters
+    ----------
+    claim
+        Keeps others who ask here from getting the same ports, while it is open: a server takes them only later.
+    """
     for port in range(18080, 60000, 10):
         with contextlib.ExitStack() as held, contextlib.suppress(OSError):
-            for i in range(5):
-                held.enter_context(socket.socket()).bind(("127.0.0.1", port + i))
+            taken = held.enter_context(socket.socket())
+            taken.bind(("127.0.0.1", port + 9))
+            for i in range(PORTS):
+                with socket.socket() as tried:
+                    tried.bind(("127.0.0.1", port + i))
+            if claim:
+                claim.push(held.pop_all())
             return port
     raise SystemExit("no five neighbouring free ports")
 
 
-def running(run: Path = RUN) -> bool:
-    """Whether this run folder's server is alive."""
-    try:
-        os.kill(int((run / "pid").read_text()), 0)
-    except (FileNotFoundError, ProcessLookupError, ValueError):
-        return False
-    return True
+def clean(run: Path = RUN, temporary: Path | None = None) -> list[str]:
+    """Remove the run folder and those that demos left behind, of servers that no longer run; what was said of the others."""
+    told = []
+    left = [folder for folder in (temporary or Path(tempfile.gettempdir())).glob(f"{DEMO}*") if _is_ours(folder)]
+    for folder in [run, *left]:
+        if running(folder):
+            told.append(f"a server is running in {folder}; stop it with: make stop")
+        elif folder == run or (folder / "pid").exists():  # a demo that has none yet is about to start
+            shutil.rmtree(folder, ignore_errors=True)
+    return told
 
 
-def stop(run: Path = RUN) -> None:
-    """End the server and its workers; waits until they are gone."""
-    if not running(run):
-        return
-    group = int((run / "pid").read_text())
-    for sign, seconds in ((signal.SIGTERM, 15), (signal.SIGKILL, 5)):
-        try:
-            os.killpg(group, sign)
-            deadline = time.monotonic() + seconds
-            while time.monotonic() < deadline:
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(group, os.WNOHANG)
-                os.killpg(group, 0)
-                time.sleep(0.1)
-        except ProcessLookupError:
-            break
-    (run / "pid").unlink(missing_ok=True)
+def _is_ours(folder: Path) -> bool:
+    return not folder.is_symlink() and folder.lstat().st_uid == os.getuid()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=("start", "stop"))
+    parser.add_argument("action", choices=("start", "stop", "clean"))
     parser.add_argument("--port", type=int, default=8080, help="inference; the next four are used too")
     parser.add_argument("--plain-models", action="store_true", help="also serve /predictions/detector and /grader")
     arguments = parser.parse_args()
     if arguments.action == "stop":
-        stop()
+        stop(RUN)
+    elif arguments.action == "clean":
+        print("\n".join(clean()), end="")
     else:
         print("starting TorchServe and registering the workflow knee_oa", flush=True)
         start(port=arguments.port, plain_models=arguments.plain_models)

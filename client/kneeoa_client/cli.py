@@ -9,6 +9,7 @@ from pathlib import Path
 from kneeoa.messages import DISCLAIMER
 from kneeoa_client.batch import run
 from kneeoa_client.models import Management
+from kneeoa_client.names import printable
 from kneeoa_client.probe import SAMPLE, Probe, serve
 from kneeoa_client.server import Server, ServerError
 
@@ -17,7 +18,7 @@ APART = ("grade", "report", "pacs")  # modules of their own: what they draw and 
 
 def batch(arguments: argparse.Namespace) -> int:
     """Grade a whole archive: 0 when every film was graded, 1 when some could not be, 2 when the server is not there."""
-    server = Server.find(arguments.server, arguments.key_file)
+    server = Server.find(arguments.server, arguments.key_file, arguments.proxy)
     summary = run(arguments.paths, arguments.out, server, arguments.in_flight)
     print("\n".join([*summary.lines(), str(arguments.out), DISCLAIMER]))
     return int(not summary.complete)
@@ -102,6 +103,7 @@ def main(argv: list[str] | None = None) -> int:
     loop.add_argument("--aet", default="KNEEOA", help="our AE title")
     loop.add_argument("--accept", action="append", metavar="AET", help="who may send films; default: the peer")
     loop.add_argument("--dicomweb", metavar="URL", help="instead: look for films there, and store reports there")
+    loop.add_argument("--dicomweb-auth", type=Path, metavar="FILE", help="a token or user:password for it")
     loop.add_argument("--days", type=int, default=1, help="how old a study may be that is looked for")
     loop.add_argument("--every", type=float, default=30.0, metavar="SECONDS", help="between looks")
     loop.add_argument("--spool", type=Path, default=Path(".pacs"), help="what is under way; survives a crash")
@@ -125,6 +127,8 @@ def main(argv: list[str] | None = None) -> int:
         )
     for command in (one, page, many, loop, watch):
         command.add_argument("--server", help="inference address; default: the server that `make serve` started")
+    for command in (one, page, many, loop):
+        command.add_argument("--proxy", metavar="URL", help="for servers elsewhere; the environment's is not used")
     for command in (one, page, many, loop, listed, watch):
         command.add_argument("--key-file", type=Path, help="TorchServe's key_file.json")
     arguments = parser.parse_args(argv)
@@ -133,7 +137,7 @@ def main(argv: list[str] | None = None) -> int:
             return import_module(f"kneeoa_client.{arguments.command}").run(arguments)
         return {"batch": batch, "models": models, "probe": probe}[arguments.command](arguments)
     except (ServerError, ValueError, OSError) as error:
-        print(f"kneeoa: {error}", file=sys.stderr)
+        print(f"kneeoa: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("kneeoa: interrupted; the same command goes on where it stopped", file=sys.stderr)

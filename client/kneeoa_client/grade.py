@@ -3,91 +3,121 @@
 import argparse
 import json
 import sys
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-
-from tqdm import tqdm
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
 
 from kneeoa.errors import KneeOaError
-from kneeoa.messages import DISCLAIMER, REPLY_SCHEMA, Message, envelope
-from kneeoa.reporting.dicom import NoDicomStudy, delivered_with
+from kneeoa.messages import DISCLAIMER, Message
+from kneeoa.reporting.dicom import delivered_with
 from kneeoa.reporting.figure import DPI, OPACITY, displayed, draw_figure
-from kneeoa_client.rows import rows_of, table, writer_for
+from kneeoa_client.flow import Answer, Flow
+from kneeoa_client.names import printable
+from kneeoa_client.outputs import Outputs
+from kneeoa_client.rows import Results, rows_of, table
 from kneeoa_client.server import Server
 from kneeoa_client.sources import Source, distinct_stems, walk
 
 IN_FLIGHT = 8  # 2 × the workflow's batch size: fills every batch, stays far below the engine's lost-reply race
+DICOM_ENDINGS = ("sr.dcm", "sc.dcm")
 
 
 def grade_all(
     films: Sequence[Source], server: Server, side: str | None, use: Callable[[Source, bytes, Message], None]
-) -> dict[str, Message]:
-    """The reply of each film, by its name, in order; ``use`` gets film, bytes and reply of each, one at a time."""
-    pen = threading.Lock()  # matplotlib draws one page at a time
+) -> None:
+    """Grade films through the workflow; ``use`` gets film, bytes and reply of each as it comes, one at a time."""
 
-    def one(film: Source) -> Message:
-        try:
-            data = film.read()
-            reply = server.post_patiently(data, side)
-        except KneeOaError as error:
-            data, reply = b"", envelope(REPLY_SCHEMA, error)
-        with pen:
-            use(film, data, reply)
-        for knee in reply["knees"]:
+    def ask(film: Source) -> Answer:
+        data = film.read()
+        return Answer(server.post_patiently(data, side), data)
+
+    def keep(film: Source, answer: Answer) -> None:
+        use(film, answer.film, answer.reply)
+        for knee in answer.reply["knees"]:
             knee.pop("explanations", None)  # of a large batch too many to hold
-        return reply
 
-    with ThreadPoolExecutor(IN_FLIGHT) as pool:
-        progress = tqdm(pool.map(one, films), total=len(films), unit="film", disable=None if len(films) > 1 else True)
-        return {film.name: reply for film, reply in zip(films, progress, strict=True)}
+    Flow(ask, keep, server, IN_FLIGHT).run(films, len(films))
+
+
+@dataclass
+class Pages:
+    """What is made from each film: reply, figure, DICOM objects, each in its folder, where one is named.
+
+    What cannot be made or written is told in ``problems``, and keeps nothing else.
+    """
+
+    names: dict[Source, str]
+    outputs: Outputs
+    json: Path | None
+    figures: Path | None
+    dicom: Path | None
+    opacity: float
+    problems: list[str] = field(default_factory=list)
+
+    def prepare(self) -> None:
+        """Make the folders; raise ValueError where a file in them is in the way."""
+        for folder, endings in ((self.json, ("json",)), (self.figures, ("png",)), (self.dicom, DICOM_ENDINGS)):
+            if folder:
+                folder.mkdir(parents=True, exist_ok=True)
+                for name in self.names.values():
+                    for ending in endings:
+                        self.outputs.check(folder / f"{name}.{ending}")
+
+    def add(self, film: Source, data: bytes, reply: Message) -> None:
+        try:
+            self._make(self.names[film], data, reply)
+        except (KneeOaError, OSError, ValueError) as error:
+            code = f"{error.code}: " if isinstance(error, KneeOaError) else ""
+            self.problems.append(f"{film.name}: {code}{error}")
+
+    def _make(self, name: str, data: bytes, reply: Message) -> None:
+        if self.json:
+            self.outputs.write(self.json / f"{name}.json", json.dumps(reply, indent=2).encode() + b"\n")
+        if reply["status"] == "error" or not (self.figures or self.dicom):
+            return
+        shown = displayed(data, reply)
+        page = draw_figure(shown, reply, opacity=self.opacity)
+        if self.figures:
+            picture = BytesIO()
+            page.savefig(picture, format="png", dpi=DPI, metadata={"Software": "kneeoa"})
+            self.outputs.write(self.figures / f"{name}.png", picture.getvalue())
+        if self.dicom:
+            for ending, file in delivered_with(data, shown, page, reply, self.opacity).items():
+                self.outputs.write(self.dicom / f"{name}.{ending}", file)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Grade films: 0 when every film was answered, 1 when some could not be graded, 2 when the server is not there."""
     films = list(walk(arguments.paths))
-    names = distinct_stems(films)
-    write = writer_for(arguments.out) if arguments.out else None
-    server = Server.find(arguments.server, arguments.key_file)
-    explain = arguments.explain or ("KL" if arguments.figures or arguments.dicom else None)
+    outputs = Outputs.beside(films)
     opacity = OPACITY if arguments.opacity is None else arguments.opacity
-    undelivered = []
-    if explain:
+    pages = Pages(distinct_stems(films), outputs, arguments.json, arguments.figures, arguments.dicom, opacity)
+    server = Server.find(arguments.server, arguments.key_file, arguments.proxy)
+    if explain := arguments.explain or ("KL" if arguments.figures or arguments.dicom else None):
         server.headers = {"X-Kneeoa-Explain": explain}
-    for folder in (arguments.figures, arguments.json, arguments.dicom):
-        if folder:
-            folder.mkdir(parents=True, exist_ok=True)
+    replies: dict[Source, Message] = {}
+    ranks = {film: rank for rank, film in enumerate(films)}
+    with Results(arguments.out, outputs) if arguments.out else nullcontext() as written:
+        pages.prepare()
 
-    def use(film: Source, data: bytes, reply: Message) -> None:
-        name = names[film]
-        if arguments.json:
-            (arguments.json / f"{name}.json").write_text(json.dumps(reply, indent=2) + "\n")
-        if reply["status"] == "error" or not (arguments.figures or arguments.dicom):
-            return
-        shown = displayed(data, reply)
-        page = draw_figure(shown, reply, opacity=opacity)
-        if arguments.figures:
-            page.savefig(arguments.figures / f"{name}.png", dpi=DPI)
-        if arguments.dicom:
-            try:
-                files = delivered_with(data, shown, page, reply, opacity)
-            except NoDicomStudy as error:
-                undelivered.append(f"{film.name}: {error.code}: {error}")
-                return
-            for ending, file in files.items():
-                (arguments.dicom / f"{name}.{ending}").write_bytes(file)
+        def use(film: Source, data: bytes, reply: Message) -> None:
+            if written:
+                written.add(rows_of(film.name, reply), ranks[film])
+            replies[film] = reply
+            pages.add(film, data, reply)
 
-    replies = grade_all(films, server, arguments.side, use)
-    rows = [row for file, reply in replies.items() for row in rows_of(file, reply)]
-    if write:
-        write(rows)
-    else:
-        print(table(replies))
-        print(DISCLAIMER)
-    print("".join(f"kneeoa: {line}\n" for line in undelivered), end="", file=sys.stderr)
-    return int(bool(undelivered) or not all_graded(replies))
+        try:
+            grade_all(films, server, arguments.side, use)
+        finally:
+            if not arguments.out and replies:
+                print(table({film.name: replies[film] for film in films if film in replies}))
+                print(DISCLAIMER)
+            print("".join(f"kneeoa: {printable(line)}\n" for line in pages.problems), end="", file=sys.stderr)
+    return int(bool(pages.problems) or not all_graded(replies.values()))
 
 
-def all_graded(replies: dict[str, Message]) -> bool:
+def all_graded(replies: Iterable[Message]) -> bool:
     """Whether every film had a knee that was graded."""
-    return not any(reply["status"] in ("error", "not_found") for reply in replies.values())
+    return not any(reply["status"] in ("error", "not_found") for reply in replies)

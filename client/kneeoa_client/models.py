@@ -8,6 +8,7 @@ from typing import Any
 import requests
 
 from kneeoa_client.server import ServerError, locate
+from kneeoa_client.web import ask
 
 NAMES = ("detector", "grader")
 TIMEOUT = 180.0  # s; a registration answers when its workers have loaded their weights
@@ -77,9 +78,8 @@ class Management:
         """
         try:
             key = json.loads(self.key_file.read_text())["management"]["key"]
-            reply = requests.request(
-                method, f"{self.url}/{path}", params=query, headers={"Authorization": f"Bearer {key}"}, timeout=TIMEOUT
-            )
+            headers = {"Authorization": f"Bearer {key}"}
+            reply = ask(method, f"{self.url}/{path}", params=query, headers=headers, timeout=TIMEOUT)
         except (requests.RequestException, OSError, ValueError, KeyError) as error:
             raise ServerError(f"no answer from {self.url} ({type(error).__name__})") from None
         if reply.status_code not in accepted:

@@ -11,13 +11,15 @@ from pathlib import Path
 
 from kneeoa.errors import KneeOaError, TooLarge
 from kneeoa.reporting.dicom import deliverables
-from kneeoa_client.peers import DeliveryFailed, DimsePeer, Peer, PeerAway, WebPeer, header_of, listen, says_knee
+from kneeoa_client.peers import DeliveryFailed, DimsePeer, Peer, PeerAway, WebPeer, header_of, says_knee
+from kneeoa_client.provider import listen
 from kneeoa_client.server import Server, ServerError
 from kneeoa_client.sources import MAX_BYTES
 from kneeoa_client.spool import Spool
 
 log = logging.getLogger(__name__)
 NO_KNEE = ("no_knee_like_region", "low_score")  # reasons that the detector has for what is no knee
+FAILURES = ("server_failed", "internal_error", "unavailable", "timeout", "busy")  # codes that say nothing of the film
 RETRY = 2.0, 60.0  # s: the first pause after a failure, and the longest
 
 
@@ -36,6 +38,7 @@ class Loop:
     def start(self) -> list[threading.Thread]:
         self.server.closing = self.closing
         self.server.headers = {"X-Kneeoa-Explain": "KL"}
+        self.spool.retry(FAILURES)
         jobs = {"grade": self._grade_all, "deliver": self._deliver_all}
         threads = [threading.Thread(target=self._run, args=(name, job), name=name) for name, job in jobs.items()]
         for thread in threads:
@@ -146,12 +149,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Take films from a PACS, and give reports back, until it is told to stop: 0."""
     if not arguments.peer and not arguments.dicomweb:
         raise ValueError("name the PACS: --peer AET@HOST:PORT or --dicomweb URL")
-    web = WebPeer(arguments.dicomweb, arguments.days) if arguments.dicomweb else None
+    credential = arguments.dicomweb_auth.read_text().strip() if arguments.dicomweb_auth else None
+    web = WebPeer(arguments.dicomweb, arguments.days, credential, arguments.proxy) if arguments.dicomweb else None
     peer = DimsePeer.parse(arguments.peer, arguments.aet) if arguments.peer else web
     provider = None
     assert peer is not None
     _tell()
-    loop = Loop(Spool(arguments.spool), Server.find(arguments.server, arguments.key_file), peer)
+    loop = Loop(Spool(arguments.spool), Server.find(arguments.server, arguments.key_file, arguments.proxy), peer)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # told to stop is told to stop
     threads = loop.start()
     try:
@@ -167,7 +171,7 @@ def run(arguments: argparse.Namespace) -> int:
         log.info("stopping; what is under way goes on at the next start")
     finally:
         if provider:
-            provider.ae.shutdown()  # the associations too: their threads would outlive us
+            provider.shutdown()  # the associations too: their threads would outlive us
         loop.stop()
         for thread in threads:
             thread.join()

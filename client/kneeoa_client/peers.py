@@ -1,15 +1,13 @@
-"""The other side of the PACS loop: where films come from and reports go, over DIMSE or over DICOMweb."""
+"""The other side of the PACS loop: where reports go, over DIMSE or DICOMweb, and where films are looked for."""
 
 import datetime
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
-import requests
 from dicomweb_client import DICOMwebClient
 from pydicom import Dataset, dcmread
 from pydicom.uid import (
@@ -18,21 +16,18 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     SecondaryCaptureImageStorage,
 )
-from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
-from pynetdicom.transport import ThreadedAssociationServer
+from pynetdicom import AE
 
-from kneeoa.imaging.dicom import SOP_CLASSES, TRANSFER_SYNTAXES
+from kneeoa.imaging.dicom import SOP_CLASSES
 from kneeoa.imaging.quiet import quiet
-from kneeoa_client.sources import MAX_BYTES
+from kneeoa_client.web import authorization, session
 
 log = logging.getLogger(__name__)
 MODALITIES = ("CR", "DX")
 FRONTAL = ("", "AP", "PA")  # views; an empty one says nothing
 HEADER = ["SOPClassUID", "SOPInstanceUID", "Modality", "BodyPartExamined", "ViewPosition"]
-SUCCESS, DUPLICATE, OUT_OF_RESOURCES, NOT_UNDERSTOOD = 0x0000, 0x0111, 0xA700, 0xC000
+SUCCESS, DUPLICATE = 0x0000, 0x0111
 TIMEOUT = 30.0  # s
-Take = Callable[[str, bytes], None]  # SOP Instance UID, DICOM file
 
 
 class Peer(Protocol):
@@ -112,16 +107,21 @@ class DimsePeer:
 class WebPeer:
     """A DICOMweb service: films are looked for (QIDO-RS), fetched (WADO-RS) and answered (STOW-RS).
 
-    Its credentials are those of ``~/.netrc``.
+    ``credential``: a token, or ``user:password``; none is taken from ``~/.netrc``.
     """
 
     url: str
     days: int
+    credential: str | None = field(default=None, repr=False)
+    proxy: str | None = None
     _passed_over: set[str] = field(default_factory=set)
 
     def _client(self) -> DICOMwebClient:
         """One a task: those who deliver and those who look are threads of their own."""
-        return DICOMwebClient(self.url, session=requests.Session(), timeout=TIMEOUT)
+        ours = session(self.url, self.proxy)
+        if self.credential:
+            ours.headers["Authorization"] = authorization(self.credential)
+        return DICOMwebClient(self.url, session=ours, timeout=TIMEOUT)
 
     def deliver(self, files: Sequence[Path]) -> None:
         try:
@@ -182,65 +182,3 @@ def _fetch(client: DICOMwebClient, study: str, series: str, instance: str) -> by
 
 def _value(found: dict[str, Any], tag: str) -> str:
     return str(found[tag]["Value"][0])
-
-
-def listen(address: tuple[str, int], title: str, callers: Sequence[str], take: Take) -> ThreadedAssociationServer:
-    """A C-STORE and C-ECHO provider, started; each film that may show knees is given to ``take`` before it is acknowledged.
-
-    Other objects are acknowledged and dropped: whoever routes whole studies here is not to fail.
-
-    Parameters
-    ----------
-    title, callers
-        Our AE title, which callers must use, and theirs; others are rejected.
-    take
-        Raises OSError where it cannot keep the film; the sender is told that we are out of resources.
-    """
-    entity = AE(title)
-    entity.require_called_aet = True
-    entity.require_calling_aet = list(callers)
-    entity.maximum_associations = 10
-    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = TIMEOUT
-    entity.add_supported_context(Verification)
-    for context in AllStoragePresentationContexts:
-        read = context.abstract_syntax in SOP_CLASSES
-        entity.add_supported_context(str(context.abstract_syntax), TRANSFER_SYNTAXES if read else ALL_TRANSFER_SYNTAXES)
-    received: defaultdict[Any, int] = defaultdict(int)
-
-    def count(event: evt.Event) -> None:
-        received[event.assoc] += len(event.data)
-        if received[event.assoc] > MAX_BYTES + (1 << 20):
-            log.warning("an association is ended: an object of more than %d MB", MAX_BYTES >> 20)
-            if event.assoc.dul.socket:
-                event.assoc.dul.socket.close()  # an abort would wait its turn behind what is still coming in
-
-    def store(event: evt.Event) -> int:
-        received.pop(event.assoc, None)
-        if event.request.AffectedSOPClassUID not in SOP_CLASSES:  # nothing of it is parsed, nor inflated
-            log.info("an object is passed over: modality")
-            return SUCCESS
-        try:
-            data = event.encoded_dataset()
-            header = header_of(data)
-            reason, uid = passed_over(header), str(header.SOPInstanceUID)
-        except Exception:  # a damaged header makes the parser raise nearly anything, in words that quote it
-            log.warning("an object could not be read")
-            return NOT_UNDERSTOOD
-        if reason:
-            log.info("an object is passed over: %s", reason)
-            return SUCCESS
-        try:
-            take(uid, data)
-        except OSError as error:
-            log.error("a film could not be kept: %s", type(error).__name__)
-            return OUT_OF_RESOURCES
-        return SUCCESS
-
-    handlers: list[Any] = [
-        (evt.EVT_DATA_RECV, count),
-        (evt.EVT_C_STORE, store),
-        (evt.EVT_CONN_CLOSE, lambda e: received.pop(e.assoc, None)),
-    ]
-    server = entity.start_server(address, block=False, evt_handlers=handlers)
-    assert server is not None  # since it does not block
-    return server

@@ -18,9 +18,11 @@ from kneeoa.messages import DISCLAIMER, Message
 from kneeoa.reporting.figure import OPACITY, WARNINGS, as_image, displayed, draw_figure, origin, versions
 from kneeoa.tasks import KL, OA, TASKS
 from kneeoa_client.grade import all_graded, grade_all
+from kneeoa_client.names import digest, printable
+from kneeoa_client.outputs import Outputs
 from kneeoa_client.rows import ORDER, rows_of
 from kneeoa_client.server import Server
-from kneeoa_client.sources import Source, digest, walk
+from kneeoa_client.sources import Source, walk
 
 SIDES = {"R": "right", "L": "left", "unknown": "side unknown"}
 COLUMNS = ["film", "knee", "status", *(task.name.replace("_", "-") for task in ORDER), "P(OA) %", "remarks"]
@@ -30,26 +32,34 @@ TEXTS = ("film", "knee", "status", "remarks")
 def run(arguments: argparse.Namespace) -> int:
     """Grade films and write their report: 0 when every film was graded, 1 when some could not be, 2 without a server."""
     films = list(walk(arguments.paths))
-    server = Server.find(arguments.server, arguments.key_file)
+    outputs = Outputs.beside(films)
+    server = Server.find(arguments.server, arguments.key_file, arguments.proxy)
     server.headers = {"X-Kneeoa-Explain": arguments.explain}
     opacity = OPACITY if arguments.opacity is None else arguments.opacity
     folder: Path = arguments.html
     folder.mkdir(parents=True, exist_ok=True)
+    outputs.check(folder / "index.html")
+    replies: dict[str, Message] = {}
     studies: defaultdict[str, dict[str, Path]] = defaultdict(dict)
     with TemporaryDirectory(dir=folder) as aside:  # pictures: of a large batch too many to hold
 
         def use(film: Source, data: bytes, reply: Message) -> None:
+            replies[film.name] = reply
             if reply["status"] != "error":
                 page = draw_figure(displayed(data, reply), reply, opacity=opacity)
                 picture = Path(aside) / f"{digest(film.name)}.webp"
                 Image.fromarray(as_image(page)).save(picture, quality=88, method=4)
                 studies[study_of(data, film.name)][film.name] = picture
 
-        replies = grade_all(films, server, arguments.side, use)
-        write_report(folder, replies, studies)
+        try:
+            grade_all(films, server, arguments.side, use)
+        finally:
+            if replies:
+                answered = {film.name: replies[film.name] for film in films if film.name in replies}
+                write_report(outputs, folder, answered, studies)
     print(folder / "index.html")
     print(DISCLAIMER)
-    return int(not all_graded(replies))
+    return int(not all_graded(replies.values()))
 
 
 def study_of(data: bytes, name: str) -> str:
@@ -64,7 +74,9 @@ def study_of(data: bytes, name: str) -> str:
     return digest(named)[:10]
 
 
-def write_report(folder: Path, replies: dict[str, Message], studies: dict[str, dict[str, Path]]) -> None:
+def write_report(
+    outputs: Outputs, folder: Path, replies: dict[str, Message], studies: dict[str, dict[str, Path]]
+) -> None:
     """``index.html`` and a page for each of ``studies``, which hold the picture of each of their films by its name."""
     pages = Environment(loader=PackageLoader("kneeoa_client"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     read = [reply for reply in replies.values() if reply["status"] != "error"]
@@ -73,7 +85,7 @@ def write_report(folder: Path, replies: dict[str, Message], studies: dict[str, d
     for number, films in studies.items():
         sections = [_section(name, replies[name], picture) for name, picture in sorted(films.items())]
         page = pages.get_template("study.html").render(common, number=number, films=sections)
-        (folder / f"{number}.html").write_text(page, encoding="utf-8", errors="replace")
+        outputs.write(folder / f"{number}.html", page.encode(errors="replace"))
     page_of = {name: f"{number}.html" for number, films in studies.items() for name in films}
     rows = [row for name, reply in replies.items() for row in _rows(name, reply, page_of.get(name))]
     page = pages.get_template("index.html").render(
@@ -84,7 +96,7 @@ def write_report(folder: Path, replies: dict[str, Message], studies: dict[str, d
         studies=len(studies),
         statuses=sorted({row["status"] for row in rows}),
     )
-    (folder / "index.html").write_text(page, encoding="utf-8", errors="replace")
+    outputs.write(folder / "index.html", page.encode(errors="replace"))
 
 
 def _section(name: str, reply: Message, picture: Path) -> dict[str, Any]:
@@ -101,7 +113,7 @@ def _section(name: str, reply: Message, picture: Path) -> dict[str, Any]:
         f"{k['side']} knee: " + (f"KL {k['grades'][0][2]['grade']}" if k["grades"] else "not graded") for k in knees
     )
     return {
-        "name": name,
+        "name": printable(name),
         "picture": base64.b64encode(picture.read_bytes()).decode("ascii"),
         "told": told,
         "knees": knees,
@@ -118,7 +130,7 @@ def _rows(name: str, reply: Message, page: str | None) -> list[dict[str, Any]]:
         remarks = [word for word in (row["error_code"], *warned) if word]
         rows.append(
             {
-                "film": name,
+                "film": printable(name),
                 "page": page,
                 "status": row["status"],
                 "kl": shown[KL],

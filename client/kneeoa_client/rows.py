@@ -3,12 +3,16 @@
 import csv
 import itertools
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from kneeoa.geometry import KEY_POINTS
 from kneeoa.tasks import OA, TASKS
+from kneeoa_client.names import cell, printable
+from kneeoa_client.outputs import Outputs
 
 Row = dict[str, Any]
 ORDER = (TASKS[0], OA, *TASKS[2:])
@@ -30,6 +34,7 @@ COLUMNS = (
 
 def rows_of(file: str, reply: dict[str, Any]) -> list[Row]:
     """One row a knee; a film that could not be read is one row with its error code."""
+    file = printable(file)
     if reply["status"] == "error":
         return [{**dict.fromkeys(COLUMNS), "file": file, "knee": "unknown", "status": "error",
                  "error_code": reply["error"]["code"]}]  # fmt: skip
@@ -52,61 +57,94 @@ def _knee(knee: dict[str, Any]) -> Row:
     return row
 
 
-def writer_for(path: Path) -> Callable[[Iterable[Row]], None]:
-    """Writes CSV, JSON lines or Parquet, by the file's ending; row by row, under its own name only when it is whole.
+class Results:
+    """Writes rows as they come, to ``<name>.part``, which gets its name at the end, be it too early.
+
+    Parameters
+    ----------
+    path
+        CSV, JSON lines or Parquet, by its ending. What will be Parquet comes as JSON lines.
 
     Raises
     ------
     ValueError
-        For any other ending, or where its folder is not there: before anything is graded.
+        For another ending, a folder that is not there, a file that is not ours: before anything is graded.
     """
-    if path.suffix not in WRITERS:
-        raise ValueError(f"--out must end in {', '.join(WRITERS)}, not {path.suffix or 'nothing'}")
-    if not path.parent.is_dir():
-        raise ValueError(f"--out names a folder that is not there: {path.parent}")
-    part = path.with_name(path.name + ".part")
 
-    def write(rows: Iterable[Row]) -> None:
-        WRITERS[path.suffix](rows, part)
-        part.replace(path)
+    def __init__(self, path: Path, outputs: Outputs) -> None:
+        if path.suffix not in KINDS:
+            raise ValueError(f"--out must end in {', '.join(KINDS)}, not {path.suffix or 'nothing'}")
+        if not path.parent.is_dir():
+            raise ValueError(f"--out names a folder that is not there: {path.parent}")
+        self.path, self.outputs, self.part = path, outputs, path.with_name(path.name + ".part")
+        self._ranks: list[int] = []
+        outputs.check(path)
+        outputs.check(self.part, KINDS[path.suffix])
 
-    return write
+    def __enter__(self) -> Self:
+        self.part.unlink(missing_ok=True)
+        self._file = open(self.part, "x", newline="", encoding="utf-8")  # noqa: SIM115  (closed in __exit__)
+        self._table = csv.DictWriter(self._file, COLUMNS)
+        if self.path.suffix == ".csv":
+            self._table.writeheader()
+        return self
+
+    def add(self, rows: Iterable[Row], rank: int = 0) -> None:
+        """Write rows; in the end they are in the order of their ranks."""
+        for row in rows:
+            self._ranks.append(rank)
+            if self.path.suffix == ".csv":
+                self._table.writerow({k: cell(v) if isinstance(v, str) else v for k, v in row.items()})
+            else:
+                self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+        if kind and not self._ranks:  # earlier results are worth more
+            self.part.unlink()
+            return
+        self.outputs.check(self.path)  # once more: much time has passed
+        if self._ranks != sorted(self._ranks):
+            self._sort()
+        if self.path.suffix == ".parquet":
+            self.outputs.write(self.path, _as_parquet(self.part))
+            self.part.unlink()
+        else:
+            self.part.replace(self.path)
+
+    def _sort(self) -> None:
+        """No row has a line break in it: names that have are escaped."""
+        lines = self.part.read_bytes().splitlines(keepends=True)
+        head = lines[: len(lines) - len(self._ranks)]
+        ranked = sorted(zip(self._ranks, lines[len(head) :], strict=True), key=lambda pair: pair[0])
+        self.outputs.write(self.part, b"".join([*head, *(line for _, line in ranked)]), KINDS[self.path.suffix])
 
 
-def _write_csv(rows: Iterable[Row], path: Path) -> None:
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _write_lines(rows: Iterable[Row], path: Path) -> None:
-    with open(path, "w") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
-
-
-def _write_parquet(rows: Iterable[Row], path: Path) -> None:
+def _as_parquet(lines: Path) -> bytes:
     import pyarrow
     import pyarrow.parquet
 
     kinds = {name: pyarrow.string() for name in TEXTS} | {task.name: pyarrow.int8() for task in TASKS}
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in COLUMNS])
-    left = iter(rows)
-    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+    written = BytesIO()
+    with pyarrow.parquet.ParquetWriter(written, schema) as writer, open(lines, encoding="utf-8") as file:
+        left = map(json.loads, file)
         while some := list(itertools.islice(left, 5000)):
             writer.write_table(pyarrow.Table.from_pylist(some, schema))
+    return written.getvalue()
 
 
-WRITERS = {".csv": _write_csv, ".jsonl": _write_lines, ".parquet": _write_parquet}
+KINDS = {".csv": ".csv", ".jsonl": ".jsonl", ".parquet": ".jsonl"}  # of the results; of their rows while they come
 
 
 def table(replies: dict[str, dict[str, Any]]) -> str:
-    """The grades of some films for a terminal."""
+    """The grades of some films, for a terminal."""
     names = [task.name for task in ORDER]
     lines = [f"{'film':<24} {'knee':<8} {'status':<10} " + " ".join(f"{name:>5}" for name in names)]
     for file, reply in replies.items():
         for row in rows_of(file, reply):
             grades = " ".join(f"{'–' if row[name] is None else row[name]:>5}" for name in names)
             note = f"  {row['error_code']}" if row["error_code"] else ""
-            lines.append(f"{Path(file).name[:24]:<24} {row['knee']:<8} {row['status']:<10} {grades}{note}")
+            lines.append(f"{printable(Path(file).name)[:24]:<24} {row['knee']:<8} {row['status']:<10} {grades}{note}")
     return "\n".join(lines)

@@ -12,11 +12,16 @@ from typing import Any
 import requests
 
 from kneeoa.errors import KneeOaError
+from kneeoa.messages import Message
+from kneeoa_client.web import ask
 
 WORKFLOW = "wfpredict/knee_oa"
 AWAY = 180.0  # s for which a server that is not there is waited for; a restart takes about 30
 FAILING = 60.0  # s for which a request that fails is asked again; a worker is back in about 10
-NOT_OF_THE_FILM = (401, 403, 404, 405)  # the gateway's answers to the client, in the shape of a reply too
+ATTEMPTS = 4  # however long they take: two may meet a worker that dies, and one that dies costs the server's 60 s
+NOT_OF_THE_FILM = (401, 403, 404, 405, 408, 429, 431)  # answers to the client, in the shape of a reply too
+AGAIN = (404, 408, 429)  # 404: restarted, and the model is not registered yet
+FAILURES = (408, 429)  # and 500 and above: of the server, not of the film
 TIMEOUT = 120.0  # s; the workflow's own is 60 s
 
 
@@ -49,6 +54,13 @@ class ServerFailed(KneeOaError):
     code = "server_failed"
 
 
+def is_failure(reply: Message) -> bool:
+    """Whether a reply says something of the server, or of a disk, and nothing of the film: it is worth another try."""
+    return reply["status"] == "error" and (
+        reply["error"]["http_status"] >= 500 or reply["error"]["http_status"] in FAILURES
+    )
+
+
 @dataclass
 class Server:
     """A server's address and inference key.
@@ -67,6 +79,8 @@ class Server:
         Whether it ever answered; one that never did is not waited for.
     headers : dict
         Sent with each request besides our own.
+    proxy : str, optional
+        Through which it is asked, unless it is on this machine.
     """
 
     url: str
@@ -75,9 +89,10 @@ class Server:
     closing: threading.Event = field(default_factory=threading.Event, repr=False)
     reached: bool = False
     headers: dict[str, str] = field(default_factory=dict)
+    proxy: str | None = None
 
     @classmethod
-    def find(cls, url: str | None = None, key_file: Path | None = None) -> "Server":
+    def find(cls, url: str | None = None, key_file: Path | None = None, proxy: str | None = None) -> "Server":
         """The named server, or the one that ``make serve`` started here or in a folder above.
 
         Raises
@@ -87,7 +102,7 @@ class Server:
         """
         address, keys = locate("url", url or os.environ.get("KNEEOA_SERVER"), key_file)
         try:
-            return cls(address, json.loads(keys.read_text())["inference"]["key"], keys)
+            return cls(address, json.loads(keys.read_text())["inference"]["key"], keys, proxy=proxy)
         except (OSError, ValueError, KeyError):
             raise ServerError(f"cannot read an inference key from {keys}") from None
 
@@ -113,13 +128,13 @@ class Server:
         Raises
         ------
         ServerFailed
-            If the server is there and failed this very request for `FAILING` seconds, without a reply of ours.
+            If the server is there and failed this very request for `FAILING` seconds and `ATTEMPTS` times, in words not ours.
         ServerError
             If the server was away for `AWAY` seconds, the key is refused, or `closing` was set.
         """
-        started, pause = time.monotonic(), 0.1
+        started, pause, attempts = time.monotonic(), 0.1, 0
         while True:
-            message, patience = None, AWAY
+            message, patience, attempts = None, AWAY, attempts + 1
             try:
                 answer = self._send(film, endpoint, side)
                 self.reached = True
@@ -129,16 +144,16 @@ class Server:
                 fault = f"{self.url} answered HTTP {status}: {_text(answer)}"
                 if status in (400, 401, 403) and self._reread_key():
                     continue
-                if status < 500 and status != 404:  # 404: restarted, and the model is not registered yet
+                if status < 500 and status not in AGAIN:
                     raise ServerError(fault)
                 patience = AWAY if status in (404, 503) else FAILING
                 if message is not None and message["error"]["code"] == "busy":
-                    started = time.monotonic()  # it is there and works: waiting for a place is no failure
+                    started, attempts = time.monotonic(), 0  # it is there and works: waiting for a place is no failure
             except (requests.ConnectionError, requests.Timeout) as error:
                 fault = f"no answer from {self.url} ({type(error).__name__})"
                 if not self.reached:
                     raise ServerError(fault) from None
-            if time.monotonic() + pause > started + patience:
+            if attempts >= ATTEMPTS and time.monotonic() + pause > started + patience:
                 if patience == AWAY:
                     raise ServerError(fault)
                 if message is None:
@@ -157,7 +172,7 @@ class Server:
         }
         if side:
             headers["X-Knee-Side"] = side
-        return requests.post(f"{self.url}/{endpoint}", data=body, headers=headers, timeout=TIMEOUT)
+        return ask("POST", f"{self.url}/{endpoint}", self.proxy, data=body, headers=headers, timeout=TIMEOUT)
 
     def _reread_key(self) -> bool:
         """Whether the server has a new key since: a restarted one has."""

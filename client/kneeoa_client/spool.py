@@ -8,10 +8,10 @@ import fcntl
 import os
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from kneeoa_client.sources import digest
+from kneeoa_client.names import digest
 
 STATES = ("incoming", "outgoing", "done", "failed")
 
@@ -75,6 +75,12 @@ class Spool:
 
     def failed(self, film: Path, code: str) -> None:
         film.rename(self.folder / "failed" / f"{film.name}.{code}")
+
+    def retry(self, codes: Collection[str]) -> None:
+        """Films that failed with one of these codes wait to be graded again."""
+        for film in (self.folder / "failed").iterdir():
+            if film.suffix[1:] in codes:
+                film.rename(self.folder / "incoming" / film.stem)
 
     def outgoing(self) -> list[Path]:
         """Folders of files that wait to be delivered, the oldest first."""

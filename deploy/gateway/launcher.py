@@ -4,10 +4,8 @@ It has its own folder: settings, certificate, the hashes of its clients' credent
 """
 
 import argparse
-import base64
 import hashlib
 import json
-import os
 import secrets
 import shutil
 import signal
@@ -15,22 +13,29 @@ import ssl
 import subprocess
 import time
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
-from deploy.server import ROOT, RUN, running, stop
+from deploy.processes import launch, process_of, running, stop
+from deploy.server import ROOT, RUN
 from kneeoa.errors import KneeOaError
 from kneeoa.messages import REPLY_SCHEMA, envelope
+from kneeoa_client.web import authorization
 
 FOLDER = ROOT / ".gateway"
 START_SECONDS = 60
 REFUSALS = {  # file → status, code, message
-    "400": (400, "bad_request", "The gateway does not understand this request; a Content-Length is needed."),
+    "400": (
+        400,
+        "bad_request",
+        "The gateway does not understand this request: it needs a Content-Length, and small headers.",
+    ),
     "401": (401, "unauthorized", "The Authorization header is missing or unknown."),
     "404": (404, "not_found", "Films go to /wfpredict/knee_oa, /predictions/detector or /predictions/grader."),
     "405": (405, "method_not_allowed", "Films are sent with POST."),
     "408": (408, "timeout", "The request did not arrive in time."),
     "413": (413, "too_large", "The body is larger than 64 MiB."),
     "415": (415, "unsupported_media_type", "A form; send the file itself as the body, e.g. curl -T film.dcm."),
+    "431": (431, "headers_too_large", "The headers are larger than 7000 bytes."),
     "500": (500, "internal_error", "The gateway failed."),
     "502": (502, "unavailable", "The server gave no proper answer; ask again."),
     "503": (503, "unavailable", "The server is not ready; ask again after the seconds in Retry-After."),
@@ -49,8 +54,7 @@ def refusal(name: str) -> str:
 
 def credential(text: str) -> str:
     """What the gateway keeps of a credential, ``token`` or ``user:password``: the sha256 of its Authorization header."""
-    header = f"Basic {base64.b64encode(text.encode()).decode()}" if ":" in text else f"Bearer {text}"
-    return hashlib.sha256(header.encode()).hexdigest()
+    return hashlib.sha256(authorization(text).encode()).hexdigest()
 
 
 def _settings(folder: Path, run: Path, bind: str, certificate: Path) -> None:
@@ -117,10 +121,9 @@ def start(
     _settings(folder, run, bind, certificate)
     command = [tool, "-W", "-f", str(folder / "settings.cfg"), "-f", str(ROOT / "deploy/gateway/haproxy.cfg")]
     with open(folder / "haproxy.log", "ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    (folder / "pid").write_text(str(process.pid))
+        launch(folder, command, stdout=log, stderr=log)
     try:
-        _until_ready(folder, process)
+        _until_ready(folder)
     except BaseException:
         stop(folder)
         raise
@@ -128,11 +131,11 @@ def start(
 
 def refresh(folder: Path = FOLDER, run: Path = RUN) -> None:
     """After a restart of the server: take its new token and address, without losing a connection. No gateway: nothing."""
-    if not running(folder):
+    if not (master := process_of(folder)):
         return
     kept = json.loads((folder / "gateway.json").read_text())
     _settings(folder, run, kept["bind"], Path(kept["certificate"]))
-    os.kill(int((folder / "pid").read_text()), signal.SIGUSR2)
+    master.send_signal(signal.SIGUSR2)
     _until_ready(folder)
 
 
@@ -141,17 +144,18 @@ def ready(folder: Path = FOLDER) -> bool:
     bind = json.loads((folder / "gateway.json").read_text())["bind"]
     blind = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # it is asked from here, whatever name its certificate has
     blind.check_hostname, blind.verify_mode = False, ssl.CERT_NONE
+    asked = build_opener(ProxyHandler({}), HTTPSHandler(context=blind))
     try:
-        urlopen(f"https://127.0.0.1:{bind.rpartition(':')[2]}/ready", timeout=5, context=blind).close()
+        asked.open(f"https://127.0.0.1:{bind.rpartition(':')[2]}/ready", timeout=5).close()
     except OSError:
         return False
     return True
 
 
-def _until_ready(folder: Path, process: subprocess.Popen | None = None) -> None:
+def _until_ready(folder: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not ready(folder):
-        if (process and process.poll() is not None) or time.monotonic() > deadline:
+        if not running(folder) or time.monotonic() > deadline:
             raise SystemExit(f"the gateway did not become ready; see {folder / 'haproxy.log'}")
         time.sleep(0.1)
 

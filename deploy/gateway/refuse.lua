@@ -13,7 +13,7 @@ local function body_of(name)
 end
 
 local bodies = {}
-for _, name in ipairs({ "400", "401", "404", "405", "413", "415", "503", "busy" }) do
+for _, name in ipairs({ "400", "401", "404", "405", "413", "415", "431", "503", "busy" }) do
     bodies[name] = body_of(name)
 end
 

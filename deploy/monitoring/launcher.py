@@ -4,15 +4,14 @@ import argparse
 import json
 import re
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
-from urllib.parse import quote
-from urllib.request import urlopen
 
 from deploy.gateway.launcher import FOLDER as GATEWAY
-from deploy.server import ROOT, RUN, running, stop
+from deploy.processes import launch, running, stop
+from deploy.server import ROOT, RUN
+from kneeoa_client.web import ask
 
 FOLDER = ROOT / ".monitoring"
 SOURCES = ROOT / "deploy/monitoring"
@@ -88,8 +87,8 @@ def start(
 def query(prometheus: str, expression: str) -> float | None:
     """The first value of an expression now; None where there is none, or no Prometheus."""
     try:
-        answer = json.load(urlopen(f"{prometheus}/api/v1/query?query={quote(expression)}", timeout=5))
-    except OSError:
+        answer = ask("GET", f"{prometheus}/api/v1/query", params={"query": expression}, timeout=5).json()
+    except OSError:  # requests' exceptions are some
         return None
     found = answer["data"]["result"]
     return float(found[0]["value"][1]) if found else None
@@ -104,8 +103,7 @@ def end(folder: Path = FOLDER) -> None:
 def _launch(folder: Path, command: list[str]) -> None:
     folder.mkdir(exist_ok=True)
     with open(folder / "log", "ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    (folder / "pid").write_text(str(process.pid))
+        launch(folder, command, stdout=log, stderr=log)
 
 
 if __name__ == "__main__":

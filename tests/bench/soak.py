@@ -26,6 +26,7 @@ import requests
 
 from deploy import server as launcher
 from deploy.gateway import launcher as gateway
+from deploy.processes import process_of
 from kneeoa_client.server import Server, ServerError
 from tests.corpus import REFUSED
 from training.phantom import draw_film
@@ -65,7 +66,7 @@ def good_films(number: int, seed: int) -> list[bytes]:
 
 def processes(run: Path, node: str = "knee_oa__{}") -> dict[str, psutil.Process]:
     """The JVM and a worker of each of the workflow's two nodes (``node="{}"``: of the plain models), by name."""
-    children = psutil.Process(int((run / "pid").read_text())).children(recursive=True)
+    children = process_of(run).children(recursive=True)
     found = {"jvm": next(p for p in children if p.name() == "java")}
     for name in ("detector", "grader"):
         reply = management(run, "GET", f"models/{node.format(name)}").json()

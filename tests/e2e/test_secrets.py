@@ -69,6 +69,30 @@ def test_no_patient_in_logs_metrics_replies_and_results(server, run, films, tmp_
     assert not any(SECRET in text for text in said)
 
 
+KINDS = (None, "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "multipart/mixed", "application/json",
+         "text/plain", "application/octet-stream", "application/dicom", "image/png", "nonsense")  # fmt: skip
+
+
+def test_no_patient_in_logs_whatever_a_film_is_said_to_be(run, films):
+    """TorchServe took a film for a form (`curl --data-binary`), failed, and its log quoted the film."""
+    form = f"{SECRET}=1&%{SECRET}=%zz&x=%{SECRET}".encode()
+    part = (
+        f'--x\r\nContent-Disposition: form-data; name="body"; filename="{SECRET}"\r\n\r\n{SECRET}\r\n--x--\r\n'.encode()
+    )
+    bodies = [(films / "good.dcm").read_bytes(), (films / "broken.dcm").read_bytes() + form, form, part, part[:-9]]
+    addresses, keys = (json.loads((run / name).read_text()) for name in ("server.json", "key_file.json"))
+    for port, address in addresses.items():
+        key = keys["inference" if port == "url" else "management"]["key"]
+        for path in ("wfpredict/knee_oa", "predictions/detector", "models"):
+            for kind in KINDS:
+                headers = {"Authorization": f"Bearer {key}"} | ({"Content-Type": kind} if kind else {})
+                for body in bodies:
+                    requests.post(f"{address}/{path}?patient={SECRET}", data=body, headers=headers, timeout=120)
+
+    written = [path for path in run.rglob("*") if path.is_file()]
+    assert not [path for path in written if SECRET.encode() in path.read_bytes()]
+
+
 def test_no_open_door_to_archives_from_elsewhere(run):
     for url in ("file:///etc/passwd", "https://example.org/grader.mar", "../grader.mar", "/tmp/x.mar"):
         answer = management(run, "POST", f"models?url={url}")

@@ -2,83 +2,22 @@
 
 import json
 import re
-import threading
 import time
 import tracemalloc
 import zipfile
-from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from pydicom import config
 from pydicom.dataset import Dataset, FileMetaDataset
 
-from kneeoa.messages import DETECTION_SCHEMA, REPLY_SCHEMA, envelope
+from kneeoa.messages import REPLY_SCHEMA, envelope
 from kneeoa_client import server as client
 from kneeoa_client.batch import run
+from kneeoa_client.flow import Answer
 from kneeoa_client.journal import Journal
 from kneeoa_client.rows import COLUMNS
-from kneeoa_client.server import Server, ServerError
+from kneeoa_client.server import ATTEMPTS, Server, ServerError
 from kneeoa_client.sources import MAX_BYTES, Source, SourceError, walk
-
-
-class Fake:
-    """Answers both models; ``script`` maps a film's bytes to what goes wrong with it, and how often."""
-
-    def __init__(self):
-        self.seen, self.script, self.key, self.most, self.now = Counter(), {}, "key", 0, 0
-        fake, lock = self, threading.Lock()
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                model = self.path.rsplit("/", 1)[1]
-                film = body if model == "detector" else bytes.fromhex(json.loads(body)["film"])
-                with lock:
-                    fake.now += 1
-                    fake.most = max(fake.most, fake.now)
-                    fake.seen[film, model] += 1
-                    status, times = fake.script.get(film, (200, 0))
-                    failing = model == "detector" and fake.seen[film, model] <= times
-                status = 400 if self.headers["Authorization"] != f"Bearer {fake.key}" else status if failing else 200
-                message = envelope(DETECTION_SCHEMA if model == "detector" else REPLY_SCHEMA, film=film.hex())
-                if status == "busy":
-                    status, message = 503, message | {"error": {"code": "busy", "message": "full"}}
-                elif status != 200:
-                    message = {"code": status, "message": "no"}
-                content = json.dumps(message).encode()
-                with lock:
-                    fake.now -= 1
-                if status == 0:  # the connection breaks
-                    self.close_connection = True
-                    return
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-
-
-@pytest.fixture
-def fake(monkeypatch):
-    monkeypatch.setattr(client, "AWAY", 1.5)
-    monkeypatch.setattr(client, "FAILING", 1.0)
-    made = Fake()
-    yield made
-    made.http.shutdown()
-    made.http.server_close()
-
-
-@pytest.fixture
-def server(fake, tmp_path):
-    keys = tmp_path / "key_file.json"
-    keys.write_text(json.dumps({"inference": {"key": "key"}}))
-    return Server(f"http://127.0.0.1:{fake.http.server_port}", "key", keys)
 
 
 @pytest.fixture
@@ -133,6 +72,33 @@ def test_a_film_that_fails_for_good_is_one_error_row(folder, fake, server, tmp_p
     assert not summary.complete
 
 
+def test_a_film_that_the_server_failed_on_is_asked_once_more_alone_and_by_a_rerun(
+    folder, fake, server, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(client, "FAILING", 0.0)
+    fake.script = {b"film 3": (500, ATTEMPTS), b"film 4": ("internal_error", 10**6), b"film 5": ("timeout", 10**6)}
+
+    first = run([str(folder)], tmp_path / "r.csv", server, in_flight=4)
+    before = fake.seen.copy()
+    fake.script.clear()
+    again = run([str(folder)], tmp_path / "r.csv", server, in_flight=4)
+
+    assert first.statuses == {"ok": 10, "error": 2}
+    assert first.errors == {"internal_error": 1, "timeout": 1}
+    assert again.statuses == {"ok": 12}
+    assert again.before == 10
+    assert {film for film, _ in fake.seen - before} == {b"film 4", b"film 5"}
+
+
+def test_patience_counts_attempts_too(fake, server, monkeypatch):
+    """The server's own time-out is as long as the client's patience."""
+    monkeypatch.setattr(client, "FAILING", 0.0)
+    fake.script[b"film"] = ("timeout", 2)
+
+    assert server.post_patiently(b"film")["status"] == "ok"
+    assert fake.seen[b"film", "knee_oa"] == 3
+
+
 def test_a_server_that_is_gone_ends_the_run_and_the_next_one_goes_on(folder, fake, server, tmp_path):
     fake.script[b"film 5"] = (0, 10**6)
     with pytest.raises(ServerError):
@@ -159,28 +125,30 @@ def test_a_new_key_is_read_and_a_refused_one_is_told(folder, fake, server, tmp_p
 
 def test_a_line_cut_off_while_written_is_done_again(tmp_path):
     reply = envelope(REPLY_SCHEMA)
+    a, b = (Source(tmp_path / name) for name in "ab")
     with Journal(tmp_path / "r.csv") as journal:
-        journal.add("a", reply)
-        journal.add("b", reply)
+        journal.add(a, reply)
+        journal.add(b, reply)
     text = journal.path.read_bytes()
     journal.path.write_bytes(text[:-9])
 
     with Journal(tmp_path / "r.csv") as again:
-        assert again.done == {"a"}
-        again.add("b", reply)
+        assert set(again.done) == {a.place}
+        again.add(b, reply)
+        assert [entry["film"] for entry in again.entries()] == [a.name, b.name]
 
     assert journal.path.read_bytes() == text
     with pytest.raises(ValueError, match="before"), again:
-        again.add("a", reply)
+        again.add(a, reply)
 
 
 def test_progress_without_a_terminal_is_a_line_with_rate_and_time_left(folder, server, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("kneeoa_client.batch.LINE_SECONDS", 0)
+    monkeypatch.setattr("kneeoa_client.flow.LINE_SECONDS", 0)
 
     run([str(folder)], tmp_path / "r.csv", server, in_flight=1)
 
     lines = capsys.readouterr().err.splitlines()
-    assert re.fullmatch(r"11 of 12 films, \d+\.\d\d films/s, 00:0\d left", lines[-1])
+    assert re.fullmatch(r"12 of 12 films, \d+\.\d\d films/s, 00:0\d left", lines[-1])
 
 
 def test_a_server_that_never_answered_is_told_at_once(folder, fake, server, tmp_path):
@@ -234,7 +202,10 @@ def test_a_film_named_twice_is_graded_once_and_a_folder_that_leads_back_is_not_f
 def test_weights_that_changed_between_two_runs_are_told(tmp_path):
     with Journal(tmp_path / "r.csv") as journal:
         for i, version in enumerate("aab"):
-            journal.add(str(i), envelope(REPLY_SCHEMA, model={"grader": {"version": version, "sha256": "0" * 64}}))
+            journal.add(
+                Source(tmp_path / str(i)),
+                envelope(REPLY_SCHEMA, model={"grader": {"version": version, "sha256": "0" * 64}}),
+            )
 
         assert [entry["grader"] for entry in journal.entries()] == [
             "a 000000000000",
@@ -248,7 +219,7 @@ def test_a_hundred_thousand_paths_cost_little_memory(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "month.zip", "w") as archive:
         for i in range(10_000):
             archive.writestr(f"{i:06d}.dcm", b"")
-    monkeypatch.setattr("kneeoa_client.batch.one", lambda *_: envelope(REPLY_SCHEMA))
+    monkeypatch.setattr("kneeoa_client.batch.one", lambda *_: Answer(envelope(REPLY_SCHEMA)))
     tracemalloc.start()
 
     summary = run([str(tmp_path)], tmp_path / "r.csv", Server("", ""), in_flight=8)

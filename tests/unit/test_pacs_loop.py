@@ -65,7 +65,7 @@ def looped(spool, monkeypatch):
         try:
             for _ in range(1000):
                 found = [path for state in ended for path in (spool.folder / state).iterdir()]
-                if found and not spool.outgoing():
+                if found and not list((spool.folder / "outgoing").iterdir()):
                     break
                 threading.Event().wait(0.01)
         finally:

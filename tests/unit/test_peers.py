@@ -1,7 +1,10 @@
 """The PACS loop's other side: who may send what, what is taken, and what counts as delivered."""
 
 import logging
-from contextlib import contextmanager
+import socket
+import struct
+import time
+from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO
 
 import pytest
@@ -12,7 +15,9 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification
 
 from deploy.server import free_port
-from kneeoa_client.peers import DeliveryFailed, DimsePeer, header_of, listen, passed_over
+from kneeoa_client import provider as door
+from kneeoa_client.peers import DeliveryFailed, DimsePeer, header_of, passed_over
+from kneeoa_client.provider import listen
 from tests.unit.dicom_factory import gradient, make_dicom
 
 UID = "1.2.3.4"
@@ -55,12 +60,12 @@ def provider(take):
 
 
 @contextmanager
-def association(port: int, title: str = "PACS", called: str = "KNEEOA"):
+def association(port: int, title: str = "PACS", called: str = "KNEEOA", **options):
     entity = AE(title)
     entity.add_requested_context(Verification)
     for sop_class in (ComputedRadiographyImageStorage, MRImageStorage):
         entity.add_requested_context(sop_class, ExplicitVRLittleEndian)
-    made = entity.associate("127.0.0.1", port, ae_title=called)
+    made = entity.associate("127.0.0.1", port, ae_title=called, **options)
     yield made
     if made.is_established:
         made.release()
@@ -109,13 +114,13 @@ def test_a_full_disk_and_a_damaged_film_are_told_to_the_sender(caplog):
 
 def test_what_is_no_film_is_not_even_parsed(monkeypatch):
     """Deflated, a small file can fill the memory."""
-    monkeypatch.setattr("kneeoa_client.peers.header_of", lambda _: pytest.fail("parsed"))
+    monkeypatch.setattr("kneeoa_client.provider.header_of", lambda _: pytest.fail("parsed"))
     with provider(lambda *_: pytest.fail("taken")) as port, association(port) as made:
         assert made.send_c_store(film(MRImageStorage, Modality="MR")).Status == 0
 
 
 def test_an_object_that_is_too_large_ends_its_association(monkeypatch, caplog):
-    monkeypatch.setattr("kneeoa_client.peers.MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("kneeoa_client.provider.MAX_BYTES", 1 << 20)
     taken = []
     with provider(lambda *film: taken.append(film)) as port:
         with association(port) as made:
@@ -163,3 +168,63 @@ def test_delivery_counts_only_where_the_peer_says_so(tmp_path, status, taken):
 def test_a_peer_is_named_in_full(text):
     with pytest.raises(ValueError, match="AET@HOST:PORT"):
         DimsePeer.parse(text, "KNEEOA")
+
+
+# --- strangers at the door
+
+
+def raw(port: int, said: bytes = b"") -> socket.socket:
+    """A connection that speaks no DICOM."""
+    made = socket.create_connection(("127.0.0.1", port), timeout=120)
+    made.sendall(said)
+    return made
+
+
+def ended(connection: socket.socket) -> bool:
+    """Whether the other side closes it, within its time-out."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+def test_a_stranger_cannot_send_much():
+    """400 MB came in as one PDU, before anybody asked for a name."""
+    with provider(lambda *_: pytest.fail("taken")) as port, raw(port, struct.pack(">BBL", 1, 0, 400 << 20)) as stranger:
+        assert ended(stranger)
+
+
+def test_a_silent_and_a_dripping_stranger_are_sent_away(monkeypatch):
+    monkeypatch.setattr(door, "REQUESTED", 0.5)
+    with (
+        provider(lambda *_: pytest.fail("taken")) as port,
+        raw(port) as silent,
+        raw(port, b"\x01\x00\x00\x00\xf0\x00") as dripping,
+    ):
+        dripping.settimeout(0.1)
+        began = time.monotonic()
+        with suppress(ConnectionError):
+            while time.monotonic() - began < 20:
+                with suppress(TimeoutError):
+                    dripping.sendall(b"x")
+                    if dripping.recv(1) == b"":
+                        break
+        assert time.monotonic() - began < 20
+        assert ended(silent)
+
+
+def test_one_address_cannot_take_all_places(monkeypatch):
+    """Ten silent connections kept everybody out for half a minute."""
+    monkeypatch.setattr(door, "REQUESTED", 600.0)  # none of them leaves by itself, however slow this machine is
+    with provider(lambda *_: None) as port, ExitStack() as held:
+        silent = [held.enter_context(raw(port)) for _ in range(12)]
+        assert ended(silent[-1])  # it is one too many
+        with association(port, bind_address=("127.0.0.2", 0)) as made:  # another address of this machine
+            assert made.is_established
+
+
+def test_an_object_that_takes_too_long_ends_its_association(monkeypatch, caplog):
+    with provider(lambda *_: pytest.fail("taken")) as port, association(port) as made:
+        monkeypatch.setattr(door, "STORED", 0.0)
+        assert "Status" not in made.send_c_store(film(pixels=gradient(600, 600), Modality="CR"))
+    assert "an association is ended" in caplog.text

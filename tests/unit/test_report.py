@@ -14,6 +14,7 @@ from selenium.webdriver.support.select import Select
 
 from kneeoa.errors import CorruptImage
 from kneeoa.messages import DISCLAIMER, REPLY_SCHEMA, envelope
+from kneeoa_client.outputs import Outputs
 from kneeoa_client.report import COLUMNS, study_of, write_report
 from kneeoa_client.sources import Source, distinct_stems
 from tests.unit.dicom_factory import gradient, make_dicom
@@ -45,7 +46,12 @@ def folder(replies, tmp_path_factory):
     picture = folder / "picture.webp"
     Image.fromarray(np.zeros((99, 176, 3), np.uint8)).save(picture)
     studies = {"aaa": ["a/lost.dcm", "a/side.dcm"], "bbb": ["b/two.dcm"], "ccc": [NASTY]}
-    write_report(folder, replies, {number: dict.fromkeys(films, picture) for number, films in studies.items()})
+    write_report(
+        Outputs(frozenset()),
+        folder,
+        replies,
+        {number: dict.fromkeys(films, picture) for number, films in studies.items()},
+    )
     return folder
 
 

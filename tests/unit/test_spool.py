@@ -2,6 +2,7 @@
 
 import pytest
 
+from kneeoa_client.pacs import FAILURES
 from kneeoa_client.spool import Spool
 
 NAME = Spool.name("1.2.3.4")
@@ -54,3 +55,14 @@ def test_what_was_cut_off_is_done_again_and_what_is_done_is_not(spool):
 def test_a_spool_belongs_to_one_process(spool):
     with pytest.raises(ValueError, match="another process"):
         Spool(spool.folder)
+
+
+def test_films_that_only_the_server_failed_on_wait_to_be_graded_again(spool):
+    for name, code in ((NAME, "server_failed"), ("0" * 32, "corrupt_image")):
+        spool.take(name, b"film")
+        spool.failed(spool.folder / "incoming" / name, code)
+
+    spool.retry(FAILURES)
+
+    assert [film.name for film in spool.incoming()] == [NAME]
+    assert [film.name for film in (spool.folder / "failed").iterdir()] == ["0" * 32 + ".corrupt_image"]
