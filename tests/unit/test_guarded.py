@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from pydicom import uid
 
-from kneeoa.errors import KneeOaError, TooExpensive
+from kneeoa.errors import InternalError, KneeOaError, TooExpensive
 from kneeoa.imaging import decode
 from kneeoa.imaging.confined import Limits
 from kneeoa.imaging.guarded import GRACE_S, GuardedDecoder
@@ -114,6 +114,30 @@ def test_a_process_that_somebody_kills_costs_no_film(guarded, which):
     psutil.wait_procs([victim], timeout=WITHIN_S)
 
     assert guarded(HONEST["native"]()).pixels.shape == (80, 96)
+
+
+def test_a_decoder_that_crashes_is_a_corrupt_image_and_a_process_that_ends_twice_is_our_fault(monkeypatch):
+    decoder = GuardedDecoder(PATIENT)
+    for died, code in ((-signal.SIGSEGV, "corrupt_image"), (-signal.SIGKILL, "internal_error"), (1, "internal_error")):
+        monkeypatch.setattr(decoder, "_ask", lambda *_, died=died: {"died": died, "overstepped": False})
+
+        assert code_of(decoder, HONEST["PNG"]()).startswith(f"{code} decode")
+    decoder.close()
+
+
+def test_a_process_that_does_not_start_is_our_fault_and_the_next_film_starts_another(monkeypatch):
+    decoder = GuardedDecoder(PATIENT)
+    with monkeypatch.context() as broken:
+        broken.setattr(sys, "executable", "/bin/false")
+        decoder.close()
+        decoder._start()
+        with pytest.raises(InternalError):
+            decoder(HONEST["PNG"]())
+        decoder.close()
+    decoder._start()
+
+    assert decoder(HONEST["PNG"]()).bits == 16
+    decoder.close()
 
 
 def test_threads_get_their_own_films(guarded):

@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 import numpy as np
 
 import kneeoa
-from kneeoa.errors import CorruptImage, EmptyBody, KneeOaError, TooExpensive
+from kneeoa.errors import CorruptImage, EmptyBody, InternalError, KneeOaError, TooExpensive
 from kneeoa.imaging.confined import Limits
 from kneeoa.imaging.radiograph import MAX_PIXELS, Radiograph, check_size
 
@@ -50,8 +50,10 @@ class GuardedDecoder:
         ------
         TooExpensive
             If it takes more than the limits.
+        InternalError
+            If the process ended twice and the film was not the cause.
         EmptyBody, UnsupportedMedia, UnsupportedDicom, CorruptImage, TooLarge
-            As `decode` does.
+            As `decode` does; also CorruptImage where a decoder crashed.
         """
         if not data:
             raise EmptyBody
@@ -65,10 +67,10 @@ class GuardedDecoder:
                 finally:
                     os.close(desk)
                 if answer["overstepped"]:
-                    break
+                    raise TooExpensive
                 if answer["died"] in _CRASHED:
                     raise CorruptImage
-        raise TooExpensive
+        raise InternalError(stage="decode")
 
     def close(self) -> None:
         """End the process."""
@@ -93,7 +95,7 @@ class GuardedDecoder:
         self._link.settimeout(START_S)
         ready = self._link.recv(4096)
         if not ready:
-            raise RuntimeError("the decoding process did not start")
+            raise ConnectionError("the decoding process did not start")
         if json.loads(ready)["network"]:
             log.warning("films are decoded in a process that has the network: this system allows no namespaces")
         self._link.settimeout(self.limits.wall_s + GRACE_S)
@@ -101,15 +103,15 @@ class GuardedDecoder:
 
     def _ask(self, desk: int, size: int) -> dict[str, Any]:
         """The process's answer; where it has none, a new process, and how the old one ended."""
-        if not self._started:
-            self._await_start()
         overstepped = False
         try:
+            if not self._started:
+                self._await_start()
             socket.send_fds(self._link, [str(size).encode()], [desk])
             if answer := self._link.recv(65536):
                 return json.loads(answer)
         except TimeoutError:
-            overstepped = True
+            overstepped = self._started
         except OSError:  # somebody killed the supervisor
             pass
         log.warning("the decoding process is started again")
