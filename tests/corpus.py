@@ -16,7 +16,15 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from pydicom import uid
 
-from kneeoa.errors import CorruptImage, EmptyBody, NotARadiograph, TooLarge, UnsupportedDicom, UnsupportedMedia
+from kneeoa.errors import (
+    CorruptImage,
+    EmptyBody,
+    NotARadiograph,
+    TooExpensive,
+    TooLarge,
+    UnsupportedDicom,
+    UnsupportedMedia,
+)
 from tests.unit.dicom_factory import dataset_start, gradient, jpeg_lossless, make_dicom
 
 MEBI = 2**20
@@ -256,4 +264,4 @@ ODD = {
         "SpecificCharacterSet": SECRET.encode(),
     },
 }
-REFUSED = DICOM | RASTER | UNUSABLE
+REFUSED = DICOM | RASTER | UNUSABLE | {name: (build, TooExpensive) for name, build in BOMBS.items()}

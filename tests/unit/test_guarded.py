@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -23,7 +22,7 @@ from tests.corpus import BOMBS, DICOM, RASTER, file_of, small_film
 from tests.unit.dicom_factory import gradient, make_dicom
 
 WITHIN_S = 5.0
-BUSY = 3  # times as long on a machine that does more than these tests
+BUSY = 6  # times as long on a machine that does more than these tests
 PATIENT = Limits(wall_s=60.0)
 HONEST = {
     "native": lambda: small_film(PixelSpacing=[0.2, 0.3], ImageLaterality="L", PatientOrientation=["R", "F"]),
@@ -45,6 +44,12 @@ def processes(decoder: GuardedDecoder) -> list[psutil.Process]:
     decoder(HONEST["native"]())
     supervisor = psutil.Process(decoder._process.pid)
     return [supervisor, *supervisor.children()]
+
+
+def spent(decoder: GuardedDecoder) -> float:
+    """Seconds of processor time of the processes that have ended, which a busy machine does not stretch."""
+    times = psutil.Process(decoder._process.pid).cpu_times()
+    return times.children_user + times.children_system
 
 
 def code_of(reader, data: bytes) -> str:
@@ -80,12 +85,12 @@ def test_what_is_refused_is_refused_alike(guarded):
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_too_expensive_and_harms_nobody(guarded, name):
     bomb, film = BOMBS[name](), HONEST["native"]()
-    began = time.monotonic()
+    before = spent(guarded)
 
     with pytest.raises(TooExpensive):
         guarded(bomb)
 
-    assert time.monotonic() - began < BUSY * WITHIN_S
+    assert spent(guarded) - before < WITHIN_S
     assert guarded(film).pixels.shape == (80, 96)
 
 
@@ -133,8 +138,6 @@ def test_a_process_that_does_not_start_is_our_fault_and_the_next_film_starts_ano
         decoder._start()
         with pytest.raises(InternalError):
             decoder(HONEST["PNG"]())
-        decoder.close()
-    decoder._start()
 
     assert decoder(HONEST["PNG"]()).bits == 16
     decoder.close()
