@@ -23,7 +23,7 @@ from kneeoa.imaging.confined import Limits
 from kneeoa.imaging.radiograph import MAX_PIXELS, Radiograph, check_size
 
 log = logging.getLogger(__name__)
-START_S = 60.0
+START_S = 180.0  # a second, but for a machine that has no time
 GRACE_S = 0.3  # the process stops itself; after so long it did not
 _CRASHED = tuple(-s for s in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL))
 _PIXEL = np.dtype(np.float32)
