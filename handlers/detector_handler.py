@@ -10,7 +10,7 @@ import torch
 from kneeoa.clock import Clock
 from kneeoa.detection.detector import Detector
 from kneeoa.errors import BadRequest, InternalError, KneeOaError
-from kneeoa.imaging import decode
+from kneeoa.imaging.guarded import GuardedDecoder
 from kneeoa.imaging.prepare import for_display
 from kneeoa.messages import DETECTION_SCHEMA, Message, envelope, preview_of
 from kneeoa.serving import answer, body_of, header, no_sooner
@@ -31,6 +31,7 @@ class DetectorHandler:
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
         self.least_seconds = float(context.model_yaml_config.get("least_seconds", 0))
+        self.decode = GuardedDecoder()
         self.detector = Detector.from_file(folder / "detector.safetensors")
         self.telemetry = Telemetry(context, "detector", self.detector.identity)
 
@@ -51,7 +52,7 @@ class DetectorHandler:
             if figure not in (None, "png"):
                 raise BadRequest("the header X-Kneeoa-Figure must be png")
             with clock("decode"):
-                radiograph = decode(body_of(row))
+                radiograph = self.decode(body_of(row))
             film, knees = self.detector.detect(radiograph, Laterality(side) if side else None, clock)
             with clock("encode"):
                 message = envelope(DETECTION_SCHEMA, film=film, knees=[knee.to_json() for knee in knees], model=model)

@@ -1,6 +1,7 @@
 """Films that a hospital's night may bring: damaged, hostile, odd. Each is built when it is asked for.
 
-`DICOM` and `RASTER` are refused by the reader, `UNUSABLE` later; `ODD` films are fine but for what their tags say.
+`DICOM` and `RASTER` are refused by the reader, `UNUSABLE` later; `BOMBS` cost a reader without limits seconds or gigabytes;
+`ODD` films are fine but for what their tags say.
 """
 
 import gzip
@@ -15,7 +16,15 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from pydicom import uid
 
-from kneeoa.errors import CorruptImage, EmptyBody, NotARadiograph, TooLarge, UnsupportedDicom, UnsupportedMedia
+from kneeoa.errors import (
+    CorruptImage,
+    EmptyBody,
+    NotARadiograph,
+    TooExpensive,
+    TooLarge,
+    UnsupportedDicom,
+    UnsupportedMedia,
+)
 from tests.unit.dicom_factory import dataset_start, gradient, jpeg_lossless, make_dicom
 
 MEBI = 2**20
@@ -195,6 +204,47 @@ UNUSABLE = {
     "flat film": (lambda: file_of(Image.new("L", (5600, 5600)), "PNG"), NotARadiograph),
     "too small": (lambda: file_of(Image.fromarray(GREY[:40, :40]), "PNG"), NotARadiograph),
 }
+
+
+def _progressive_jpeg(side, scans=1000):
+    """Valid, a few kilobytes a scan, and each scan goes over the whole image again."""
+    data = file_of(Image.new("L", (side, side), 99), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * scans + data[-2:]
+
+
+def _jpeg_2000_precincts(side):
+    """Precincts of 1 × 1 and not one packet: some 560 bytes of bookkeeping a pixel."""
+    size = struct.pack(">HHHLLLLLLLLH3B", 0xFF51, 41, 0, side, side, 0, 0, side, side, 0, 0, 1, 7, 1, 1)
+    coding = bytes.fromhex("ff52000d01000001000004040001 00".replace(" ", ""))
+    rest = bytes.fromhex("ff5c00044040ff90000a0000000000000001ff93") + bytes(96)
+    return b"\xff\x4f" + size + coding + rest + b"\xff\xd9"
+
+
+def _large(side, syntax, frame):
+    return make_dicom(np.zeros((side, side), np.uint8), syntax=syntax, frame=frame)
+
+
+def _many_values(keyword, value, count):
+    return small_film(syntax=uid.ImplicitVRLittleEndian, **{keyword: value * count})
+
+
+def _tiff_tile(side):
+    """256² pixels in one tile of ``side``²."""
+    tags = {256: 256, 257: 256, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 8 + 2 + 12 * 10 + 4, 325: 99}
+    entries = b"".join(struct.pack("<HHLL", tag, 4, 1, value) for tag, value in tags.items())
+    return struct.pack("<2sHLH", b"II", 42, 8, len(tags)) + entries + bytes(4) + zlib.compress(bytes(99_999)).ljust(99)
+
+
+_EMPTY_ITEM = b"\xfe\xff\x00\xe0" + bytes(4)
+BOMBS = {
+    "JPEG of 1000 scans": lambda: _progressive_jpeg(5600),
+    "JPEG of 1000 scans in DICOM": lambda: _large(2000, uid.JPEGBaseline8Bit, _progressive_jpeg(2000)),
+    "JPEG 2000, precincts of 1 × 1": lambda: _large(2500, uid.JPEG2000, _jpeg_2000_precincts(2500)),
+    "a sequence of empty items": lambda: with_bytes_before_the_dataset(SEQUENCE + _EMPTY_ITEM * (MEBI // 2)),
+    "two million spacings": lambda: _many_values("PixelSpacing", b"1\\", 2 * MEBI),
+    "a TIFF tile of 32768²": lambda: _tiff_tile(32768),
+}
 SECRET = "SENTINEL"  # what no log, metric, reply or result may ever show
 _SCRIPT = f"<script>{SECRET}</script>$(touch /tmp/{SECRET})"
 ODD = {
@@ -214,4 +264,4 @@ ODD = {
         "SpecificCharacterSet": SECRET.encode(),
     },
 }
-REFUSED = DICOM | RASTER | UNUSABLE
+REFUSED = DICOM | RASTER | UNUSABLE | {name: (build, TooExpensive) for name, build in BOMBS.items()}

@@ -62,6 +62,12 @@ class CorruptImage(KneeOaError):
     code, http_status, stage = "corrupt_image", 422, "decode"
 
 
+class TooExpensive(KneeOaError):
+    """Reading this file takes more time or memory than any radiograph does."""
+
+    code, http_status, stage = "too_expensive", 422, "decode"
+
+
 class NotARadiograph(KneeOaError):
     """The image has no usable contrast or is too small to show a knee joint."""
 

@@ -1,25 +1,26 @@
 """What crosses a border, as plain JSON that a person can read: the detector's reply and the grader's reply.
 
-The detector's reply is the grader's request. docs/api.md describes both; `tests/unit/test_messages.py` holds the schema.
+The detector's reply is the grader's request (`kneeoa.incoming`). docs/api.md describes both.
 """
 
 import base64
 import binascii
 import json
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
 
 from kneeoa.errors import BadRequest, CorruptImage, KneeOaError
 from kneeoa.geometry import KEY_POINTS, Box, KeyPoints
+from kneeoa.incoming import DETECTION_SCHEMA as DETECTION_SCHEMA
+from kneeoa.incoming import MAX_VALUES, objection
 from kneeoa.tasks import TASKS, Laterality
 
-DETECTION_SCHEMA = "kneeoa.detection/1"
 REPLY_SCHEMA = "kneeoa.reply/1"
 DISCLAIMER = "Research software, not a medical device. Not for diagnosis or treatment decisions."
-ERROR_FIELDS = {"code": str, "message": str, "stage": str, "http_status": int}
 PREVIEW = 1400  # pixels of the longer side: as many as the figure has for a film and its joints
 MAX_CROP = 4096  # pixels a side; a larger crop is no main joint of ours
 
@@ -100,31 +101,14 @@ def parse_detection(body: bytes) -> Message:
     BadRequest
         If it is not JSON of the schema.
     """
+    if sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES:  # before Python makes an object of each
+        raise BadRequest("this is more than a detection has to say", stage="grade")
     try:
-        message = json.loads(body, parse_constant=_refuse)
+        message = json.loads(body, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
         raise BadRequest("the grader expects the detector's JSON reply", stage="grade") from None
-    if not isinstance(message, dict) or message.get("schema") != DETECTION_SCHEMA:
-        raise BadRequest(f"the grader expects a message with schema {DETECTION_SCHEMA}", stage="grade")
-    error, failed = message.get("error"), message.get("status") == "error"
-    fields = {k: type(v) for k, v in error.items()} if isinstance(error, dict) else None
-    if fields != (ERROR_FIELDS if failed else None):
-        raise BadRequest("a message of status error, and no other, needs an error", stage="grade")
-    if not isinstance(message.get("model", {}), dict):
-        raise BadRequest("model must be an object", stage="grade")
-    knees = message.get("knees")
-    sides = {side.value for side in Laterality}
-    if not isinstance(knees, list) or len(knees) > 2:
-        raise BadRequest("knees must be a list of at most two", stage="grade")
-    for knee in knees:
-        if not isinstance(knee, dict) or knee.get("knee") not in sides:
-            raise BadRequest("each knee needs a knee field: R, L or unknown", stage="grade")
-        if not isinstance(knee.get("mirrored", False), bool):
-            raise BadRequest("mirrored must be true or false", stage="grade")
-        if knee.get("status") not in ("found", "not_found", "rejected"):
-            raise BadRequest("each knee needs a status: found, not_found or rejected", stage="grade")
-        if knee["status"] == "found" and not isinstance(knee.get("crop"), str):
-            raise BadRequest("a found knee needs a crop: a base64 PNG of its main joint", stage="grade")
+    if problem := objection(message):
+        raise BadRequest(problem, stage="grade")
     return message
 
 
@@ -156,8 +140,15 @@ def parse_tasks(header: str | None, message: Message) -> frozenset[str]:
     return named
 
 
-def _refuse(constant: str) -> None:
+def _refuse(constant: str) -> NoReturn:
     raise ValueError("NaN and Infinity are not JSON, and would not be in the reply")
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        _refuse(number)
+    return value
 
 
 def encode_png(image: np.ndarray) -> str:

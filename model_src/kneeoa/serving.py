@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kneeoa.errors import EmptyBody
-from kneeoa.messages import Message
+from kneeoa.errors import BadRequest, EmptyBody, InternalError
+from kneeoa.messages import Message, envelope
 
 
 def body_of(row: dict[str, Any]) -> bytes:
@@ -17,14 +17,18 @@ def body_of(row: dict[str, Any]) -> bytes:
     ------
     EmptyBody
         If there are none.
+    BadRequest
+        If TorchServe made anything but text, an object or a list of them: of a number, ``bytes`` makes as many zeros.
     """
-    body = row.get("body") or row.get("data") or b""
-    if isinstance(body, dict | list):  # TorchServe parses application/json for us
-        return json.dumps(body).encode()
+    body = row.get("body", row.get("data"))
+    if isinstance(body, dict | list):  # TorchServe parses application/json unless decode_input_request forbids it
+        body = json.dumps(body)
     if isinstance(body, str):
-        return body.encode()
-    if not body:
+        body = body.encode()
+    if body is None or body in (b"", bytearray()):
         raise EmptyBody
+    if not isinstance(body, bytes | bytearray):
+        raise BadRequest("the body must be a file or a detection message")
     return bytes(body)
 
 
@@ -47,10 +51,24 @@ def no_sooner(seconds: float) -> Iterator[None]:
 
 
 def answer(messages: list[Message], context: Any) -> list[bytes]:
-    """One JSON document per item. ``/predictions`` also gets the HTTP status; the workflow engine drops it."""
+    """One JSON document per item. ``/predictions`` also gets the HTTP status; the workflow engine drops it.
+
+    A message with a number that JSON does not have, which no client could read, becomes an internal error; it is replaced
+    in ``messages`` too.
+    """
+    replies = []
     for index, message in enumerate(messages):
-        if message["error"]:
-            status = message["error"]["http_status"]
-            context.set_response_status(code=status, phrase=message["error"]["code"], idx=index)
+        try:
+            reply = _json(message)
+        except ValueError:
+            messages[index] = message = envelope(message["schema"], InternalError(), model=message["model"])
+            reply = _json(message)
+        if error := message["error"]:
+            context.set_response_status(code=error["http_status"], phrase=error["code"], idx=index)
         context.set_response_content_type(index, "application/json")
-    return [json.dumps(message, separators=(",", ":")).encode() for message in messages]
+        replies.append(reply)
+    return replies
+
+
+def _json(message: Message) -> bytes:
+    return json.dumps(message, separators=(",", ":"), allow_nan=False).encode()

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import socket
 import subprocess
 
 import pytest
@@ -103,3 +104,20 @@ def test_the_lock_file_names_no_host():
 
     assert "://" not in text
     assert "--hash=sha256:" in text
+
+
+def test_grpc_listens_where_nobody_can_connect():
+    """It cannot be switched off. Were it on loopback, one StreamPredictions call with a token would kill a worker."""
+    lines = dict(line.split("=", 1) for line in (ROOT / "config.properties").read_text().splitlines() if "=" in line)
+
+    for service in ("inference", "management"):
+        with socket.socket() as server, socket.socket() as client:
+            server.bind((lines[f"grpc_{service}_address"], 0))
+            server.listen()
+            for address in (lines[f"grpc_{service}_address"], "127.0.0.1", "0.0.0.0"):
+                with pytest.raises(OSError, match="unreachable|refused"):
+                    client.connect((address, server.getsockname()[1]))
+
+
+def test_torchserve_leaves_json_to_us():
+    assert "decode_input_request=false" in (ROOT / "config.properties").read_text().splitlines()

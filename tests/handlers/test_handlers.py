@@ -4,6 +4,7 @@ import json
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -12,6 +13,9 @@ from handlers.detector_handler import DetectorHandler
 from handlers.grader_handler import GraderHandler
 from kneeoa.messages import DETECTION_SCHEMA, decode_png
 from tests.conftest import ROOT, WEIGHTS
+from tests.corpus import BOMBS
+from tests.unit.dicom_factory import make_dicom
+from tests.unit.test_incoming import KILLERS
 
 
 class Context(SimpleNamespace):
@@ -121,6 +125,47 @@ def test_the_grader_answers_nonsense_with_a_code_and_grades_its_neighbour(grade,
     assert good["status"] == "ok"
 
 
+@pytest.mark.parametrize("name", KILLERS)
+def test_nothing_that_killed_a_grader_harms_it_or_its_neighbour(grade, detection, name):
+    context = Context()
+
+    bad, good = (json.loads(r) for r in grade.handle([{"body": KILLERS[name]}, {"body": detection}], context))
+
+    assert bad["error"]["code"] in ("bad_request", "empty_body")
+    assert context.status == {0: (400, bad["error"]["code"])}
+    assert good["status"] == "ok"
+
+
+@pytest.mark.parametrize("body", [8_000_000_000, 1.5, -1, float("nan"), True])
+def test_a_number_is_no_film(detect, body):
+    (reply,) = detect.handle([{"body": body}], Context())
+
+    assert json.loads(reply)["error"]["code"] == "bad_request"
+
+
+def test_a_film_that_is_too_expensive_is_an_answer_and_its_neighbour_is_graded(detect, sample):
+    context = Context()
+    bomb = BOMBS["JPEG of 1000 scans in DICOM"]()
+
+    bad, good = (json.loads(r) for r in detect.handle([{"body": bomb}, {"body": sample}], context))
+
+    assert bad["error"]["code"] == "too_expensive"
+    assert context.status == {0: (422, "too_expensive")}
+    assert [knee["status"] for knee in good["knees"]] == ["found", "found"]
+
+
+@pytest.mark.parametrize("shape", [(16384, 64), (64, 16384), (16384, 70)])
+def test_a_strip_of_noise_costs_the_detector_nothing(detect, rng, shape):
+    """64 × 16384 took 20 s, and the two columns of one are searched no more than a film."""
+    strip = make_dicom(rng.integers(0, 4096, shape, np.uint16), bits=12)
+    began = time.process_time()
+
+    (reply,) = detect.handle([{"body": strip}], Context())
+
+    assert {knee["status"] for knee in json.loads(reply)["knees"]} <= {"not_found"}
+    assert time.process_time() - began < 3
+
+
 @pytest.mark.parametrize("value", ["left", "X", ""])
 def test_a_side_that_is_none_is_refused(detect, sample, value):
     (reply,) = detect.handle([{"body": sample}], Context(headers=[{"X-Knee-Side": value}]))
@@ -166,7 +211,7 @@ def test_the_figure_comes_for_those_who_ask(detect, grade, sample):
     height, width = decode_png(asked["preview"]["film"]).shape
     assert (height, width) == (asked["film"]["height"], asked["film"]["width"])
 
-    handmade = {**asked, "preview": {"film": "no PNG", "scale": "no scale"}}
+    handmade = {**asked, "preview": {"film": "no PNG", "scale": 0.5}}
     giant = {**asked, "knees": [{**knee, "main_joint": [0, 0, 1e5, 1e5]} for knee in asked["knees"]]}
     bodies = [{"body": json.dumps(message).encode()} for message in (asked, plain, handmade, giant)]
     drawn, without, failed, refused = map(json.loads, grade.handle(bodies, Context()))

@@ -139,7 +139,7 @@ def test_an_age_that_cannot_be_is_left_out(header):
 
 
 def test_labels_come_from_closed_lists_whatever_a_client_sends(metrics, detection):
-    error = {"code": "DOE^JOHN,a:b|#c", "message": "", "stage": "", "http_status": 400}
+    error = {"code": "DOE^JOHN,a:b|#c", "message": "", "stage": "grade", "http_status": 400}
     failed = {"schema": DETECTION_SCHEMA, "status": "error", "error": error, "knees": []}
     crop = encode_png(np.zeros((40, 80), np.uint8))
     knee = {"knee": "R", "status": "found", "crop": crop, "score": "DOE^JOHN", "side_source": "DOE^JOHN"}
@@ -154,7 +154,7 @@ def test_labels_come_from_closed_lists_whatever_a_client_sends(metrics, detectio
         seen.context,
     )
 
-    assert seen["kneeoa_requests_total", "plain", "grader", "error", "other"] == 1
+    assert seen["kneeoa_requests_total", "plain", "grader", "error", "bad_request"] == 2
     assert "DOE" not in str(seen.values)
     assert sum(seen["kneeoa_population_total", "score", str(i)] for i in range(5)) == 0
 

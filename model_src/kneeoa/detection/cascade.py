@@ -13,6 +13,11 @@ from torchvision.ops import nms
 from kneeoa.detection.networks import LEVEL2_SIZE, STRIDE, WINDOW, Level1, Level2, as_input
 from kneeoa.geometry import Box, KeyPoints, crop
 
+MAX_ASPECT = 12.0  # of the longer side to the shorter one; half of a long-leg film has 7, and a strip shows no knee
+CANDIDATES = (
+    1024  # windows of one scale that are compared with each other; a knee gives some ten, noise gives thousands
+)
+
 
 @dataclass(frozen=True)
 class CascadeConfig:
@@ -64,13 +69,17 @@ class Cascade:
     def propose(self, image: np.ndarray) -> np.ndarray:
         """Level 1 over the pyramid: prepared image, uint8 (h, w) → boxes (n, 4) in its pixels, best first."""
         height, width = image.shape
+        if max(height, width) > MAX_ASPECT * min(height, width):
+            return np.empty((0, 4), np.float32)
         scale = WINDOW / (self.config.smallest_knee * width)
         boxes, scores = [torch.empty(0, 4)], [torch.empty(0)]
         while min(height, width) * scale >= WINDOW:
             small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else 1)
             logits, offsets = self.level1(as_input(small[None]))
             score = logits[0].sigmoid()
-            rows, columns = torch.nonzero(score >= self.config.score1, as_tuple=True)
+            best, at = score.flatten().topk(min(CANDIDATES, score.numel()))
+            at = at[best >= self.config.score1]
+            rows, columns = at // score.shape[1], at % score.shape[1]
             corner = torch.stack([columns, rows], dim=1) * STRIDE
             window = torch.cat([corner, corner + WINDOW], dim=1)
             found = (window + offsets[0, :, rows, columns].T * WINDOW) / scale

@@ -5,12 +5,13 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from kneeoa.errors import CorruptImage, KneeOaError, TooLarge, UnsupportedMedia
+from kneeoa.errors import CorruptImage, KneeOaError, TooExpensive, TooLarge, UnsupportedMedia
 from kneeoa.imaging.quiet import quiet
-from kneeoa.imaging.radiograph import Radiograph, check_size
+from kneeoa.imaging.radiograph import MAX_PIXELS, Radiograph, check_size
 from kneeoa.tasks import Laterality
 
 _GREY_16 = ("I;16", "I;16L", "I;16B", "I")  # Pillow opens some 16-bit files as "I", 32 bits wide
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF tags
 _TO_8_BIT = ("L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 
 
@@ -25,12 +26,15 @@ def read_raster(data: bytes) -> Radiograph:
         Decided from the header, before decoding.
     UnsupportedMedia
         1-bit, float or more than 16-bit pixels.
+    TooExpensive
+        A TIFF tile larger than any film: each is decoded whole, however little of it the image needs.
     CorruptImage
         Anything Pillow cannot read, truncated files included.
     """
     try:
         with quiet(), Image.open(BytesIO(data), formats=("PNG", "JPEG", "TIFF")) as image:
             check_size(image.height, image.width)
+            _check_tile(image)
             if image.mode not in _GREY_16 + _TO_8_BIT:
                 raise UnsupportedMedia("Only 8- and 16-bit images are read, not 1-bit or float ones.")
             deep = image.mode in _GREY_16
@@ -54,3 +58,9 @@ def read_raster(data: bytes) -> Radiograph:
         transfer_syntax=None,
         bits=16 if deep else 8,
     )
+
+
+def _check_tile(image: Image.Image) -> None:
+    tags = getattr(image, "tag_v2", {})
+    if int(tags.get(_TILE_WIDTH, 1)) * int(tags.get(_TILE_LENGTH, 1)) > MAX_PIXELS:
+        raise TooExpensive
