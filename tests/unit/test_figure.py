@@ -95,7 +95,7 @@ def test_the_page_says_who_says_what(bilateral):
         assert f"{side} knee    KL {knee['grades']['KL']['grade']}" in said
     assert reply["disclaimer"] in said
     assert reply["model"]["grader"]["sha256"][:12] in said
-    assert "six OARSI features: weak and synthetic labels" in said
+    assert "KL, OA: real labels; the six OARSI features: " in said
 
 
 def luminance(colour) -> float:
