@@ -63,6 +63,9 @@ bench: archives  ## films a second: batches against the workflow against bare ne
 fuzz: setup  ## mutated films and messages through both handlers [SECONDS=600]
 	@$(BIN)/python -m tests.bench.fuzz $(call given,seconds seed)
 
+metamorphic: setup  ## [DATA=folder] [FILMS=50]: how many grades change when the same films are encoded, exposed or bordered otherwise
+	@$(BIN)/python -m tests.bench.metamorphic $(call given,data films seed)
+
 samples: setup  ## redraw samples/*.dcm from their seeds
 	@$(BIN)/python -m training.make_samples
 
@@ -109,5 +112,5 @@ evaluate-films: setup  ## DATA=folder [FILMS=100]: the whole path, on films comp
 clean:  ## remove what was built (not .venv)
 	@rm -rf model_store/*.mar model_store/*.war out .run
 
-.PHONY: help setup archives serve stop gateway gateway-stop monitoring monitoring-stop demo batch-up batch-scale batch-down soak bench fuzz samples docs lint test reference manifest crops synthetic train-detector train-grader finish-grader ablation evaluate evaluate-films clean
+.PHONY: help setup archives serve stop gateway gateway-stop monitoring monitoring-stop demo batch-up batch-scale batch-down soak bench fuzz metamorphic samples docs lint test reference manifest crops synthetic train-detector train-grader finish-grader ablation evaluate evaluate-films clean
 .DEFAULT_GOAL := help

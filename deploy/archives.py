@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+BESIDE = {"detector": "handedness.json", "grader": "reference.json"}
 SOURCES = (ROOT / "model_src", ROOT / "handlers")
 
 
@@ -22,8 +23,7 @@ def build(store: Path, configs: Path = ROOT / "handlers") -> None:
             stage = Path(folder, "stage")
             shutil.copytree(ROOT / "model_src/kneeoa", stage / "kneeoa", ignore=shutil.ignore_patterns("__pycache__"))
             shutil.copy(ROOT / f"model_src/weights/{name}.safetensors", stage)
-            if name == "grader":
-                shutil.copy(ROOT / "model_src/weights/reference.json", stage)
+            shutil.copy(ROOT / "model_src/weights" / BESIDE[name], stage)
             _run(
                 "torch-model-archiver",
                 *("--model-name", name, "--version", version["__version__"], "--force"),

@@ -14,7 +14,7 @@ from kneeoa.messages import DISCLAIMER, REPLY_SCHEMA, Message, envelope
 from kneeoa.reporting.dicom import NoDicomStudy, delivered_with
 from kneeoa.reporting.figure import DPI, OPACITY, displayed, draw_figure
 from kneeoa_client.rows import rows_of, table, writer_for
-from kneeoa_client.server import Server
+from kneeoa_client.server import ANY_VIEW, Server
 from kneeoa_client.sources import Source, distinct_stems, walk
 
 IN_FLIGHT = 8  # 2 × the workflow's batch size: fills every batch, stays far below the engine's lost-reply race
@@ -53,7 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
     opacity = OPACITY if arguments.opacity is None else arguments.opacity
     undelivered = []
     if explain:
-        server.headers = {"X-Kneeoa-Explain": explain}
+        server.headers["X-Kneeoa-Explain"] = explain
+    if arguments.any_view:
+        server.headers |= ANY_VIEW
     for folder in (arguments.figures, arguments.json, arguments.dicom):
         if folder:
             folder.mkdir(parents=True, exist_ok=True)

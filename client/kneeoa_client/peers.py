@@ -22,13 +22,12 @@ from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import ThreadedAssociationServer
 
-from kneeoa.imaging.dicom import SOP_CLASSES, TRANSFER_SYNTAXES
+from kneeoa.imaging.dicom import SOP_CLASSES, TRANSFER_SYNTAXES, is_frontal
 from kneeoa.imaging.quiet import quiet
 from kneeoa_client.sources import MAX_BYTES
 
 log = logging.getLogger(__name__)
 MODALITIES = ("CR", "DX")
-FRONTAL = ("", "AP", "PA")  # views; an empty one says nothing
 HEADER = ["SOPClassUID", "SOPInstanceUID", "Modality", "BodyPartExamined", "ViewPosition"]
 SUCCESS, DUPLICATE, OUT_OF_RESOURCES, NOT_UNDERSTOOD = 0x0000, 0x0111, 0xA700, 0xC000
 TIMEOUT = 30.0  # s
@@ -61,7 +60,7 @@ def passed_over(header: Dataset) -> str | None:
         return "modality"
     if says_knee(header) is False:
         return "body_part"
-    return None if str(header.get("ViewPosition") or "").strip().upper() in FRONTAL else "view"
+    return None if is_frontal([str(header.get("ViewPosition") or "")]) else "view"
 
 
 def says_knee(header: Dataset) -> bool | None:

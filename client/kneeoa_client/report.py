@@ -19,7 +19,7 @@ from kneeoa.reporting.figure import OPACITY, WARNINGS, as_image, displayed, draw
 from kneeoa.tasks import KL, OA, TASKS
 from kneeoa_client.grade import all_graded, grade_all
 from kneeoa_client.rows import ORDER, rows_of
-from kneeoa_client.server import Server
+from kneeoa_client.server import ANY_VIEW, Server
 from kneeoa_client.sources import Source, digest, walk
 
 SIDES = {"R": "right", "L": "left", "unknown": "side unknown"}
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Grade films and write their report: 0 when every film was graded, 1 when some could not be, 2 without a server."""
     films = list(walk(arguments.paths))
     server = Server.find(arguments.server, arguments.key_file)
-    server.headers = {"X-Kneeoa-Explain": arguments.explain}
+    server.headers = {"X-Kneeoa-Explain": arguments.explain, **(ANY_VIEW if arguments.any_view else {})}
     opacity = OPACITY if arguments.opacity is None else arguments.opacity
     folder: Path = arguments.html
     folder.mkdir(parents=True, exist_ok=True)

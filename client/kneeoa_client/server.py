@@ -17,6 +17,7 @@ WORKFLOW = "wfpredict/knee_oa"
 AWAY = 180.0  # s for which a server that is not there is waited for; a restart takes about 30
 FAILING = 60.0  # s for which a request that fails is asked again; a worker is back in about 10
 NOT_OF_THE_FILM = (401, 403, 404, 405)  # the gateway's answers to the client, in the shape of a reply too
+ANY_VIEW = {"X-Kneeoa-Any-View": "yes"}  # asks for grades even where a file says that its view is not frontal
 TIMEOUT = 120.0  # s; the workflow's own is 60 s
 
 
