@@ -19,7 +19,7 @@ from training.phantom import draw_joint
 WEIGHTS = Path(__file__).resolve().parent.parent / "model_src/weights"
 JOINT = 0.5, 0.5625  # where the joint's centre lies on a crop of the public set, as shares of its sides
 RIDGE = 10.0
-LIMIT = 0.3
+LIMIT = 0.2
 
 
 def real(rng: np.random.Generator, knees: Sequence[Knee]) -> np.ndarray:

@@ -24,7 +24,7 @@ from kneeoa.weights import Weights, WeightsError, read_weights
 # bilateral film. Narrower fields stay whole.
 REACH = 1.05
 WIDTH_MM = (40.0, 140.0)  # W of an adult knee with a wide margin; 748 OAI knees lie in 62 … 101 mm
-CLIPPED = 0.05  # share of a main joint at the film's darkest or brightest value from which contrast was lost
+CLIPPED = 0.05  # share of a main joint at its darkest or brightest value from which contrast was lost
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Detector:
         two = len(seen) == 2
         across = len(seen) == 1 and seen[0].box.x1 < width / 2 < seen[0].box.x2
         if two or ((two_declared or looks_bilateral(height, width)) and not across):
-            hints = seen if two else (None, None)
+            hints: Sequence[Found | None] = seen if two else (None, None)
             halves = [self._view(pixels, c, hint, clock) for c, hint in zip(_split(width, seen), hints, strict=True)]
             good = [view for view in halves if self._is_knee(view.found)]
             if two or not (seen or good) or _beside(good):
@@ -268,6 +268,6 @@ def _beside(views: Sequence[View]) -> bool:
 
 
 def _is_clipped(film: np.ndarray, joint: Box) -> bool:
-    """Whether much of a joint has the film's darkest or brightest value, where what differed has become the same."""
+    """Whether much of a joint has its darkest or its brightest value, where what differed has become the same."""
     inside = crop(film, joint)
-    return float(((inside == film.min()) | (inside == film.max())).mean()) > CLIPPED
+    return float(((inside == inside.min()) | (inside == inside.max())).mean()) > CLIPPED
