@@ -63,6 +63,9 @@ bench: archives  ## films a second: batches against the workflow against bare ne
 fuzz: setup  ## mutated films and messages through both handlers [SECONDS=600]
 	@$(BIN)/python -m tests.bench.fuzz $(call given,seconds seed)
 
+metamorphic: setup  ## [DATA=folder] [FILMS=50]: how many grades change when the same films are encoded, exposed or bordered otherwise
+	@$(BIN)/python -m tests.bench.metamorphic $(call given,data films seed)
+
 samples: setup  ## redraw samples/*.dcm from their seeds
 	@$(BIN)/python -m training.make_samples
 
@@ -112,5 +115,5 @@ clean:  ## remove what was built, and run folders of servers that are gone (not 
 	@rm -rf model_store/*.mar model_store/*.war out
 	@test ! -x $(BIN)/python || $(BIN)/python -m deploy.server clean
 
-.PHONY: help setup archives serve stop gateway gateway-stop monitoring monitoring-stop demo batch-up batch-scale batch-down soak bench fuzz samples docs lint test reference manifest crops synthetic train-detector imagenet train-grader calibrate ablation evaluate evaluate-films clean
+.PHONY: help setup archives serve stop gateway gateway-stop monitoring monitoring-stop demo batch-up batch-scale batch-down soak bench fuzz metamorphic samples docs lint test reference manifest crops synthetic train-detector imagenet train-grader calibrate ablation evaluate evaluate-films clean
 .DEFAULT_GOAL := help

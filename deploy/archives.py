@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+BESIDE = {"detector": "handedness.json", "grader": "reference.json"}
 SOURCES = (ROOT / "model_src", ROOT / "handlers")
 GRADER = ROOT / "model_src/weights/grader.safetensors"
 
@@ -32,8 +33,7 @@ def build(store: Path, configs: Path = ROOT / "handlers", grader: Path = GRADER)
             shutil.copytree(ROOT / "model_src/kneeoa", stage / "kneeoa", ignore=shutil.ignore_patterns("__pycache__"))
             weights = grader if name == "grader" else ROOT / "model_src/weights/detector.safetensors"
             shutil.copy(weights, stage / f"{name}.safetensors")
-            if name == "grader":
-                shutil.copy(ROOT / "model_src/weights/reference.json", stage)
+            shutil.copy(ROOT / "model_src/weights" / BESIDE[name], stage)
             _run(
                 "torch-model-archiver",
                 *("--model-name", name, "--version", version["__version__"], "--force"),

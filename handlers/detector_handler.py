@@ -20,6 +20,7 @@ from kneeoa.telemetry import Telemetry
 log = logging.getLogger(__name__)
 SIDE_HEADER = "x-knee-side"
 FIGURE_HEADER = "x-kneeoa-figure"
+ANY_VIEW_HEADER = "x-kneeoa-any-view"
 
 
 class DetectorHandler:
@@ -51,9 +52,12 @@ class DetectorHandler:
             figure = header(context, index, FIGURE_HEADER)
             if figure not in (None, "png"):
                 raise BadRequest("the header X-Kneeoa-Figure must be png")
+            any_view = header(context, index, ANY_VIEW_HEADER)
+            if any_view not in (None, "yes"):
+                raise BadRequest("the header X-Kneeoa-Any-View must be yes")
             with clock("decode"):
                 radiograph = self.decode(body_of(row))
-            film, knees = self.detector.detect(radiograph, Laterality(side) if side else None, clock)
+            film, knees = self.detector.detect(radiograph, Laterality(side) if side else None, clock, bool(any_view))
             with clock("encode"):
                 message = envelope(DETECTION_SCHEMA, film=film, knees=[knee.to_json() for knee in knees], model=model)
                 if figure:

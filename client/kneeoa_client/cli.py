@@ -11,7 +11,7 @@ from kneeoa_client.batch import run
 from kneeoa_client.models import Management
 from kneeoa_client.names import printable
 from kneeoa_client.probe import SAMPLE, Probe, serve
-from kneeoa_client.server import Server, ServerError
+from kneeoa_client.server import ANY_VIEW, Server, ServerError
 
 APART = ("grade", "report", "pacs")  # modules of their own: what they draw and write with takes seconds to load
 
@@ -19,6 +19,8 @@ APART = ("grade", "report", "pacs")  # modules of their own: what they draw and 
 def batch(arguments: argparse.Namespace) -> int:
     """Grade a whole archive: 0 when every film was graded, 1 when some could not be, 2 when the server is not there."""
     server = Server.find(arguments.server, arguments.key_file, arguments.proxy)
+    if arguments.any_view:
+        server.headers |= ANY_VIEW
     summary = run(arguments.paths, arguments.out, server, arguments.in_flight)
     print("\n".join([*summary.lines(), str(arguments.out), DISCLAIMER]))
     return int(not summary.complete)
@@ -97,6 +99,10 @@ def main(argv: list[str] | None = None) -> int:
     many.add_argument(
         "--in-flight", type=int, default=16, help="films under way at once; twice the batch size fills it"
     )
+    for command in (one, page, many):
+        command.add_argument(
+            "--any-view", action="store_true", help="grade films whose header names a view that is not frontal, too"
+        )
     loop = commands.add_parser("pacs", help="take films from a PACS, grade them, store reports back")
     loop.add_argument("--peer", metavar="AET@HOST:PORT", help="where reports are stored, by C-STORE")
     loop.add_argument("--listen", default="127.0.0.1:11112", metavar="HOST:PORT", help="for films, by C-STORE")

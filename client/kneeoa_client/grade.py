@@ -17,7 +17,7 @@ from kneeoa_client.flow import Answer, Flow
 from kneeoa_client.names import printable
 from kneeoa_client.outputs import Outputs
 from kneeoa_client.rows import Results, rows_of, table
-from kneeoa_client.server import Server
+from kneeoa_client.server import ANY_VIEW, Server
 from kneeoa_client.sources import Source, distinct_stems, walk
 
 IN_FLIGHT = 8  # 2 × the workflow's batch size: fills every batch, stays far below the engine's lost-reply race
@@ -96,7 +96,9 @@ def run(arguments: argparse.Namespace) -> int:
     pages = Pages(distinct_stems(films), outputs, arguments.json, arguments.figures, arguments.dicom, opacity)
     server = Server.find(arguments.server, arguments.key_file, arguments.proxy)
     if explain := arguments.explain or ("KL" if arguments.figures or arguments.dicom else None):
-        server.headers = {"X-Kneeoa-Explain": explain}
+        server.headers["X-Kneeoa-Explain"] = explain
+    if arguments.any_view:
+        server.headers |= ANY_VIEW
     replies: dict[Source, Message] = {}
     ranks = {film: rank for rank, film in enumerate(films)}
     with Results(arguments.out, outputs) if arguments.out else nullcontext() as written:

@@ -18,13 +18,12 @@ from pydicom.uid import (
 )
 from pynetdicom import AE
 
-from kneeoa.imaging.dicom import SOP_CLASSES
+from kneeoa.imaging.dicom import SOP_CLASSES, is_frontal
 from kneeoa.imaging.quiet import quiet
 from kneeoa_client.web import authorization, session
 
 log = logging.getLogger(__name__)
 MODALITIES = ("CR", "DX")
-FRONTAL = ("", "AP", "PA")  # views; an empty one says nothing
 HEADER = ["SOPClassUID", "SOPInstanceUID", "Modality", "BodyPartExamined", "ViewPosition"]
 SUCCESS, DUPLICATE = 0x0000, 0x0111
 TIMEOUT = 30.0  # s
@@ -56,7 +55,7 @@ def passed_over(header: Dataset) -> str | None:
         return "modality"
     if says_knee(header) is False:
         return "body_part"
-    return None if str(header.get("ViewPosition") or "").strip().upper() in FRONTAL else "view"
+    return None if is_frontal([str(header.get("ViewPosition") or "")]) else "view"
 
 
 def says_knee(header: Dataset) -> bool | None:

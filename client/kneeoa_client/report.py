@@ -21,7 +21,7 @@ from kneeoa_client.grade import all_graded, grade_all
 from kneeoa_client.names import digest, printable
 from kneeoa_client.outputs import Outputs
 from kneeoa_client.rows import ORDER, rows_of
-from kneeoa_client.server import Server
+from kneeoa_client.server import ANY_VIEW, Server
 from kneeoa_client.sources import Source, walk
 
 SIDES = {"R": "right", "L": "left", "unknown": "side unknown"}
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     films = list(walk(arguments.paths))
     outputs = Outputs.beside(films)
     server = Server.find(arguments.server, arguments.key_file, arguments.proxy)
-    server.headers = {"X-Kneeoa-Explain": arguments.explain}
+    server.headers = {"X-Kneeoa-Explain": arguments.explain, **(ANY_VIEW if arguments.any_view else {})}
     opacity = OPACITY if arguments.opacity is None else arguments.opacity
     folder: Path = arguments.html
     folder.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ import zipfile
 import pytest
 import yaml
 
-from deploy.archives import build, main, stale
+from deploy.archives import BESIDE, build, main, stale
 from tests.conftest import ROOT
 from tests.unit.weights_factory import small_grader
 
@@ -28,7 +28,7 @@ def test_an_archive_holds_its_handler_the_package_its_weights_and_no_more(store,
         f"{name}.safetensors",
         f"{name}.yaml",
         "MAR-INF/MANIFEST.json",
-        *(["reference.json"] if name == "grader" else []),
+        BESIDE[name],
     }
 
 

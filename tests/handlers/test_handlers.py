@@ -2,9 +2,11 @@
 
 import json
 import time
+from io import BytesIO
 from types import SimpleNamespace
 
 import numpy as np
+import pydicom
 import pytest
 import torch
 import yaml
@@ -171,6 +173,19 @@ def test_a_side_that_is_none_is_refused(detect, sample, value):
     (reply,) = detect.handle([{"body": sample}], Context(headers=[{"X-Knee-Side": value}]))
 
     assert json.loads(reply)["error"]["code"] == "bad_request"
+
+
+def test_a_view_from_the_side_is_rejected_unless_asked_for(detect, sample):
+    film = pydicom.dcmread(BytesIO(sample))
+    film.ViewPosition = "LL"
+    film.save_as(lateral := BytesIO())
+    context = Context(headers=[{}, {"X-Kneeoa-Any-View": "yes"}, {"X-Kneeoa-Any-View": "1"}])
+
+    plain, asked, refused = map(json.loads, detect.handle([{"body": lateral.getvalue()}] * 3, context))
+
+    assert [(knee["status"], knee["reason"]) for knee in plain["knees"]] == [("rejected", "not_frontal")]
+    assert [knee["status"] for knee in asked["knees"]] == ["found", "found"]
+    assert refused["error"]["code"] == "bad_request"
 
 
 def test_an_unforeseen_failure_is_an_answer_without_its_text(detect, sample, monkeypatch, caplog):

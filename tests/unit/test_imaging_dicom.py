@@ -162,6 +162,49 @@ def test_rows_run_to_right_reads_the_direction_of_the_rows(orientation, expected
 
 
 @pytest.mark.parametrize(
+    ("elements", "bilateral", "contradictory"),
+    [
+        ({}, False, False),
+        ({"ImageLaterality": "R"}, False, False),
+        ({"ImageLaterality": "B"}, True, False),
+        ({"ImageLaterality": "B", "Laterality": "B"}, True, False),
+        ({"ImageLaterality": "B", "Laterality": "L"}, False, True),
+        ({"ImageLaterality": "R", "Laterality": "L"}, False, True),
+    ],
+)
+def test_both_knees_and_a_contradiction_are_two_things(elements, bilateral, contradictory):
+    film = decode(make_dicom(gradient(), **elements))
+
+    assert (film.bilateral, film.contradictory) == (bilateral, contradictory)
+
+
+@pytest.mark.parametrize(
+    ("elements", "expected"),
+    [
+        ({}, True),
+        ({"ViewPosition": ""}, True),
+        ({"ViewPosition": "AP"}, True),
+        ({"ViewPosition": "PA"}, True),
+        ({"ViewPosition": "ap standing"}, True),
+        ({"ViewPosition": "LL"}, False),
+        ({"ViewPosition": "RL"}, False),
+        ({"ViewPosition": "LATERAL"}, False),
+        ({"ViewPosition": "PATELLA"}, False),
+        ({"PatientOrientation": ["L", "F"]}, True),
+        ({"PatientOrientation": ["R", "F"]}, True),
+        ({"PatientOrientation": ["RA", "F"]}, True),
+        ({"PatientOrientation": ["A", "F"]}, False),
+        ({"PatientOrientation": ["P", "F"]}, False),
+        ({"PatientOrientation": ["PL", "F"]}, False),
+        ({"PatientOrientation": ["L", "P"]}, False),  # from above, as of a kneecap
+        ({"ViewPosition": "AP", "PatientOrientation": ["A", "F"]}, False),
+    ],
+)
+def test_views_that_are_not_frontal_are_known_by_their_header(elements, expected):
+    assert decode(make_dicom(gradient(), **elements)).frontal is expected
+
+
+@pytest.mark.parametrize(
     ("name", "side", "swapped"),
     [
         ("RG3_J2KR.dcm", Laterality.RIGHT, True),  # its burnt-in "R" is indeed mirrored

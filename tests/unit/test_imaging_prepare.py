@@ -6,23 +6,9 @@ import numpy as np
 import pytest
 
 from kneeoa.errors import NotARadiograph
-from kneeoa.imaging import Radiograph, decode, prepare
-from kneeoa.tasks import Laterality
+from kneeoa.imaging import decode, prepare
 
 SHARED = Path(__file__).parents[3] / "shared/data/dicom"
-
-
-def _radiograph(laterality=Laterality.UNKNOWN, rows_run_to_right=False):
-    return Radiograph(
-        pixels=np.zeros((64, 64), np.float32),
-        spacing_mm=None,
-        polarity="monochrome2",
-        laterality=laterality,
-        rows_run_to_right=rows_run_to_right,
-        source="dicom",
-        transfer_syntax=None,
-        bits=12,
-    )
 
 
 def _film(bilateral, collimation=None, depth=0.1, across="lt"):
@@ -183,33 +169,14 @@ def test_each_half_is_prepared_by_itself():
         assert np.abs(image.astype(int) - prepare.prepare_single(film[:, slice(*columns)])).max() <= 1
 
 
+def test_a_strip_is_not_a_radiograph():
+    with pytest.raises(NotARadiograph, match="10 times"):
+        prepare.prepare_single(np.random.default_rng(0).random((64, 16384), np.float32))
+
+
 @pytest.mark.parametrize(("shape", "columns"), [((63, 200), None), ((200, 63), None), ((200, 126), (0, 63))])
 def test_too_small_is_not_a_radiograph(shape, columns):
     pixels = np.random.default_rng(0).random(shape, np.float32)
 
     with pytest.raises(NotARadiograph, match="64 pixels"):
         prepare.prepare_single(pixels, columns)
-
-
-def test_sides_of_a_bilateral_film_follow_the_display():
-    usual, swapped = (prepare.half_sides(_radiograph(rows_run_to_right=r)) for r in (False, True))
-
-    assert usual == ((Laterality.RIGHT, "position"), (Laterality.LEFT, "position"))
-    assert swapped == ((Laterality.LEFT, "position_swapped"), (Laterality.RIGHT, "position_swapped"))
-
-
-R, L, UNKNOWN = Laterality.RIGHT, Laterality.LEFT, Laterality.UNKNOWN
-
-
-@pytest.mark.parametrize(
-    ("tag", "requested", "expected"),
-    [
-        (R, None, (R, "dicom_tag")),
-        (R, L, (R, "dicom_tag")),
-        (UNKNOWN, L, (L, "request")),
-        (UNKNOWN, UNKNOWN, (UNKNOWN, "unknown")),
-        (UNKNOWN, None, (UNKNOWN, "unknown")),
-    ],
-)
-def test_side_of_a_single_knee_is_never_guessed(tag, requested, expected):
-    assert prepare.single_side(_radiograph(laterality=tag), requested) == expected

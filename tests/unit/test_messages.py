@@ -17,6 +17,14 @@ GRADE = {
     "properties": {"grade": {"type": ["integer", "null"]}, "probabilities": NUMBERS},
     "additionalProperties": {"enum": [None, "unknown_side"]},
 }
+REASONS = (
+    "no_knee_like_region",
+    "low_score",
+    "implausible_key_points",
+    "implausible_size",
+    "upside_down",
+    "not_frontal",
+)
 KNEE = {
     "type": "object",
     "properties": {
@@ -24,7 +32,7 @@ KNEE = {
         "side_source": {"enum": ["position", "position_swapped", "dicom_tag", "request", "unknown"]},
         "mirrored": {"type": "boolean"},
         "status": {"enum": ["graded", "not_found", "rejected"]},
-        "reason": {"enum": [None, "no_knee_like_region", "low_score", "implausible_key_points", "implausible_size"]},
+        "reason": {"enum": [None, *REASONS]},
         "score": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
         "box": {**NUMBERS, "minItems": 4, "maxItems": 4},
         "main_joint": {**NUMBERS, "minItems": 4, "maxItems": 4},

@@ -36,6 +36,7 @@ def header(**elements) -> Dataset:
     [
         ({}, None),
         ({"BodyPartExamined": "KNEE", "ViewPosition": "AP"}, None),
+        ({"BodyPartExamined": "KNEE", "ViewPosition": "PA STANDING"}, None),
         ({"BodyPartExamined": "KNEES BILAT"}, None),
         ({"BodyPartExamined": "", "ViewPosition": ""}, None),
         ({"BodyPartExamined": "CHEST"}, "body_part"),

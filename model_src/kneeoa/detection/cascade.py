@@ -14,9 +14,10 @@ from kneeoa.detection.networks import LEVEL2_SIZE, STRIDE, WINDOW, Level1, Level
 from kneeoa.geometry import Box, KeyPoints, crop
 
 MAX_ASPECT = 12.0  # of the longer side to the shorter one; half of a long-leg film has 7, and a strip shows no knee
-CANDIDATES = (
-    1024  # windows of one scale that are compared with each other; a knee gives some ten, noise gives thousands
-)
+CANDIDATES = 1024  # most windows of one scale that are compared with each other: a knee gives some ten, noise thousands
+SMALLEST_OF_TWO = 0.15  # as `CascadeConfig.smallest_knee`, on a film of two knees, where a box takes about 0.24
+BESIDE = 0.1  # share of the width, at either side, where the edge is repeated: a knee there is seen whole
+TURNED = 0.1  # how much less doubt there must be in the turned knee
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ class Found:
     box: Box
     key_points: KeyPoints
 
+    def shifted(self, dx: float) -> "Found":
+        return Found(self.score, self.box.shifted(dx), self.key_points.shifted(dx))
+
 
 class Cascade:
     """The two trained levels and how they are run. Stateless: one instance serves many threads."""
@@ -66,12 +70,14 @@ class Cascade:
         self.config = config or CascadeConfig()
 
     @torch.inference_mode()
-    def propose(self, image: np.ndarray) -> np.ndarray:
+    def propose(self, image: np.ndarray, smallest: float | None = None) -> np.ndarray:
         """Level 1 over the pyramid: prepared image, uint8 (h, w) → boxes (n, 4) in its pixels, best first."""
         height, width = image.shape
         if max(height, width) > MAX_ASPECT * min(height, width):
             return np.empty((0, 4), np.float32)
-        scale = WINDOW / (self.config.smallest_knee * width)
+        scale = WINDOW / ((smallest or self.config.smallest_knee) * width)
+        added = round(BESIDE * width)
+        image = cv2.copyMakeBorder(image, 0, 0, added, added, cv2.BORDER_REPLICATE)
         boxes, scores = [torch.empty(0, 4)], [torch.empty(0)]
         while min(height, width) * scale >= WINDOW:
             small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else 1)
@@ -82,7 +88,7 @@ class Cascade:
             rows, columns = at // score.shape[1], at % score.shape[1]
             corner = torch.stack([columns, rows], dim=1) * STRIDE
             window = torch.cat([corner, corner + WINDOW], dim=1)
-            found = (window + offsets[0, :, rows, columns].T * WINDOW) / scale
+            found = (window + offsets[0, :, rows, columns].T * WINDOW) / scale - torch.tensor([added, 0, added, 0])
             keep = nms(found, score[rows, columns], self.config.nms_scale)
             boxes.append(found[keep])
             scores.append(score[rows, columns][keep])
@@ -127,3 +133,27 @@ class Cascade:
         """The knee of a single-knee image, or None; a score below ``score2`` is left to the caller to reject."""
         proposals = self.propose(image)
         return self.locate(image, [Box(*box.tolist()) for box in proposals]) if len(proposals) else None
+
+    def upside_down(self, image: np.ndarray, found: Found) -> bool:
+        """Whether a knee looks far more like one with femur and tibia exchanged."""
+        box = found.key_points.knee_box()
+        step, top = self.config.look * box.width, image.shape[0] - box.y2
+        boxes = [Box(box.x1, top + dy, box.x2, top + dy + box.height) for dy in (-step, 0.0, step)]
+        turned = max(look.score for look in self.refine(np.ascontiguousarray(image[::-1]), boxes))
+        return 1 - turned < TURNED * (1 - found.score)
+
+    def detect_pair(self, image: np.ndarray) -> list[Found]:
+        """The best knee of a whole film and the best beside it, image left first, whatever their scores."""
+        boxes = [Box(*box.tolist()) for box in self.propose(image, SMALLEST_OF_TWO)]
+        if not boxes:
+            return []
+        ranked = sorted(self.refine(image, boxes), key=lambda found: -found.score)
+        second = next((found for found in ranked[1:] if beside(found.box, ranked[0].box)), None)
+        pair = [self.locate(image, [found.box]) for found in (ranked[0], second) if found]
+        return sorted(pair, key=lambda found: found.box.x1)
+
+
+def beside(box: Box, other: Box) -> bool:
+    """Whether the other leg's knee can be there: about as large, about as high, and not the same one."""
+    (x1, y1), (x2, y2), size = box.centre, other.centre, max(box.width, other.width)
+    return abs(x1 - x2) > 0.8 * size and abs(y1 - y2) < 1.5 * size and min(box.width, other.width) > 0.6 * size

@@ -1,39 +1,55 @@
 """From a decoded radiograph to one `DetectedKnee` per expected knee: a knee never silently disappears."""
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from kneeoa.clock import Clock
-from kneeoa.detection.cascade import Cascade, CascadeConfig, Found
+from kneeoa.detection.cascade import Cascade, CascadeConfig, Found, beside
+from kneeoa.detection.handedness import Handedness
+from kneeoa.detection.layout import UNKNOWN, Side, half_sides, in_conflict, place_among_two, single_side
 from kneeoa.detection.networks import Level1, Level2
-from kneeoa.geometry import crop, main_joint
-from kneeoa.imaging.prepare import (
-    SingleKnee,
-    correct_polarity,
-    half_sides,
-    inverted,
-    looks_bilateral,
-    prepare_single,
-    single_side,
-    split_bilateral,
-)
+from kneeoa.errors import NotARadiograph
+from kneeoa.geometry import Box, crop, main_joint
+from kneeoa.imaging.field import field_of, lively
+from kneeoa.imaging.prepare import correct_polarity, inverted, looks_bilateral, prepare_single, split_bilateral
 from kneeoa.imaging.radiograph import Radiograph
 from kneeoa.messages import DetectedKnee, Message
 from kneeoa.tasks import Laterality
 from kneeoa.weights import Weights, WeightsError, read_weights
 
-# A wide film shows a single knee if one of at least this size lies this close to its middle (shares of its width);
-# on a bilateral film a knee's box takes about 0.24.
-CENTRAL, SINGLE_SIDE = 0.12, 0.33
+# Of a knee alone on a wide field, so much to either side is its single-knee image, in widths of its box: half a
+# bilateral film. Narrower fields stay whole.
+REACH = 1.05
 WIDTH_MM = (40.0, 140.0)  # W of an adult knee with a wide margin; 748 OAI knees lie in 62 … 101 mm
+CLIPPED = 0.05  # share of a main joint at its darkest or brightest value from which contrast was lost
+
+
+@dataclass(frozen=True)
+class View:
+    """A single-knee image and the best knee on it.
+
+    Attributes
+    ----------
+    image : uint8 ndarray of shape (h, w)
+        Equalised; as tall as the film's field. Of no size where there is no contrast.
+    x : int
+        Column of the field where it begins, px.
+    found : Found or None
+        In the image's pixels, whatever its score.
+    """
+
+    image: np.ndarray
+    x: int
+    found: Found | None
 
 
 class Detector:
     """Finds the knees of films. Stateless after construction."""
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, handedness: Handedness | None = None) -> None:
         stored = weights.metadata["preprocessing"]
         unknown = set(stored) ^ set(asdict(CascadeConfig()))
         if unknown:
@@ -42,14 +58,16 @@ class Detector:
         for prefix in ("level1", "level2"):
             part = {k.removeprefix(prefix + "."): v for k, v in weights.tensors.items() if k.startswith(prefix)}
             Weights(part, weights.metadata, weights.sha256).load_into(getattr(self.cascade, prefix))
-        self.identity = weights.identity
+        self.identity, self.handedness = weights.identity, handedness
 
     @classmethod
     def from_file(cls, path: Path) -> "Detector":
-        return cls(read_weights(path, "detector"))
+        """From its weights; with ``handedness.json`` beside them it doubts sides that do not look right."""
+        extra = path.with_name("handedness.json")
+        return cls(read_weights(path, "detector"), Handedness.from_file(extra) if extra.exists() else None)
 
     def detect(
-        self, film: Radiograph, side: Laterality | None = None, clock: Clock | None = None
+        self, film: Radiograph, side: Laterality | None = None, clock: Clock | None = None, any_view: bool = False
     ) -> tuple[Message, list[DetectedKnee]]:
         """Facts about the film and its knees, image left first.
 
@@ -60,21 +78,34 @@ class Detector:
             What the requester knows of a single-knee film; the file's own statement wins.
         clock : Clock, optional
             Is told how long the stages ``prepare`` and ``detect`` take.
+        any_view : bool
+            Look for knees even where the file says that the view is not frontal.
 
         Raises
         ------
         NotARadiograph
-            If the film has no contrast or is too small.
+            If the film has no contrast, is too small or too narrow.
         """
         clock = clock or Clock()
         with clock("prepare"):
+            field = field_of(film.pixels)
             pixels, rule = correct_polarity(film.pixels, film.polarity)
-        layout, knees = self._look(pixels, film, side, clock)
+        if not film.frontal and not any_view:
+            return self._facts(film, rule, [], [self._refused(film, side, "not_frontal")])
+        knees, warnings = self._look(pixels, field, film, side, clock)
         if not any(knee.status == "found" for knee in knees):
             # A wrong tag or a misread background: a film whose knees show up only when inverted is an inverted film.
-            other_layout, others = self._look(inverted(pixels), film, side, clock)
+            others, told = self._look(inverted(pixels), field, film, side, clock)
             if any(knee.status == "found" for knee in others):
-                layout, knees, rule = other_layout, others, "inverted_to_find_knees"
+                knees, warnings, rule = others, ["polarity_overridden", *told], "inverted_to_find_knees"
+            elif self._turned(pixels[field], clock):
+                knees = [replace(knee, status="rejected", reason="upside_down") for knee in knees]
+        warnings += [] if film.frontal else ["not_frontal"]
+        return self._facts(film, rule, warnings, knees)
+
+    def _facts(
+        self, film: Radiograph, rule: str, warnings: list[str], knees: list[DetectedKnee]
+    ) -> tuple[Message, list[DetectedKnee]]:
         facts = {
             "width": film.pixels.shape[1],
             "height": film.pixels.shape[0],
@@ -83,54 +114,127 @@ class Detector:
             "transfer_syntax": film.transfer_syntax,
             "bits": film.bits,
             "polarity": rule,
-            "layout": layout,
-            "warnings": ["polarity_overridden"] if rule == "inverted_to_find_knees" else [],
+            "layout": "bilateral" if len(knees) == 2 else "single",
+            "warnings": warnings,
         }
         return facts, knees
 
     def _look(
-        self, pixels: np.ndarray, film: Radiograph, side: Laterality | None, clock: Clock
-    ) -> tuple[str, list[DetectedKnee]]:
-        """Layout and knees of a film in one polarity."""
-        height, width = pixels.shape
-        with clock("prepare"):
-            whole = SingleKnee(prepare_single(pixels), 0, *single_side(film, side))
-        with clock("detect"):
-            found = self.cascade.detect(whole.image)
-        if not looks_bilateral(height, width) or self._is_single(found, width):
-            return "single", [self._knee(film, whole, found)]
-        halves = zip(split_bilateral(width), half_sides(film), strict=True)
-        with clock("prepare"):
-            views = [SingleKnee(prepare_single(pixels, columns), columns[0], *known) for columns, known in halves]
-        with clock("detect"):
-            return "bilateral", [self._knee(film, view, self.cascade.detect(view.image)) for view in views]
+        self, pixels: np.ndarray, field: tuple[slice, slice], film: Radiograph, side: Laterality | None, clock: Clock
+    ) -> tuple[list[DetectedKnee], list[str]]:
+        """Knees of a film in one polarity, and warnings."""
+        views = self._views(pixels[field], film.bilateral, clock)
+        seen = [view for view in views if self._is_knee(view.found)]
+        conflict = in_conflict(film, side, len(seen))
+        named = UNKNOWN if conflict else single_side(film, side)
+        pair = (UNKNOWN, UNKNOWN) if conflict else half_sides(film)
+        if len(views) == 2 and named is UNKNOWN:
+            knees = [self._knee(film, field, view, known) for view, known in zip(views, pair, strict=True)]
+        elif len(seen) == 1 and named is UNKNOWN:
+            knees = self._alone(pixels, field, film, seen[0], pair)
+        else:
+            best = max(views, key=lambda view: view.found.score if view.found else 0.0)
+            knees = [self._knee(film, field, best, named)]
+        clipped = any(_is_clipped(film.pixels, knee.main_joint) for knee in knees if knee.main_joint)
+        sides = [(knee.box, knee.side.other if knee.mirrored else knee.side) for knee in knees if knee.box]
+        doubtful = self.handedness is not None and self.handedness.doubts(pixels, sides)
+        told = {"laterality_conflict": conflict, "side_doubtful": doubtful, "clipped_histogram": clipped}
+        return knees, [warning for warning, holds in told.items() if holds]
 
-    def _is_single(self, found: Found | None, width: int) -> bool:
-        if found is None or found.score < self.cascade.config.score2:
-            return False
-        return abs(found.box.centre[0] / width - 0.5) < CENTRAL and found.box.width > SINGLE_SIDE * width
+    def _views(self, pixels: np.ndarray, two_declared: bool, clock: Clock) -> list[View]:
+        """The field's single-knee images: two where two knees are seen on it, or might be where none is."""
+        (height, width), both = pixels.shape, (0, pixels.shape[1])
+        with clock("prepare"):
+            whole = prepare_single(pixels)
+        with clock("detect"):
+            seen = [found for found in self.cascade.detect_pair(whole) if self._is_knee(found)]
+        two = len(seen) == 2
+        across = len(seen) == 1 and seen[0].box.x1 < width / 2 < seen[0].box.x2
+        if two or ((two_declared or looks_bilateral(height, width)) and not across):
+            hints: Sequence[Found | None] = seen if two else (None, None)
+            halves = [self._view(pixels, c, hint, clock) for c, hint in zip(_split(width, seen), hints, strict=True)]
+            good = [view for view in halves if self._is_knee(view.found)]
+            if two or not (seen or good) or _beside(good):
+                return halves
+            seen = seen or [view.found.shifted(view.x) for view in good[:1] if view.found]
+        columns = _around(seen[0].box, width) if seen else both
+        if columns == both:
+            with clock("detect"):
+                return [View(whole, 0, self._best(whole, seen[0] if seen else None))]
+        return [self._view(pixels, columns, seen[0], clock)]
 
-    def _knee(self, film: Radiograph, view: SingleKnee, found: Found | None) -> DetectedKnee:
-        known = view.side, view.side_source, film.rows_run_to_right
+    def _view(self, pixels: np.ndarray, columns: tuple[int, int], hint: Found | None, clock: Clock) -> View:
+        """A single-knee image; where its own search fails, its knee is the ``hint``, in the field's pixels."""
+        try:
+            with clock("prepare"):
+                image = prepare_single(pixels, columns)
+        except NotARadiograph:
+            return View(np.empty((0, 0), np.uint8), columns[0], None)
+        with clock("detect"):
+            return View(image, columns[0], self._best(image, hint and hint.shifted(-columns[0])))
+
+    def _best(self, image: np.ndarray, hint: Found | None) -> Found | None:
+        found = self.cascade.detect(image)
+        return found if self._is_knee(found) or hint is None else hint
+
+    def _is_knee(self, found: Found | None) -> bool:
+        return found is not None and found.score >= self.cascade.config.score2
+
+    def _turned(self, pixels: np.ndarray, clock: Clock) -> bool:
+        """Whether knees are seen on the field when it is turned upside down."""
+        with clock("prepare"):
+            image = prepare_single(pixels[::-1])
+        with clock("detect"):
+            return any(map(self._is_knee, self.cascade.detect_pair(image)))
+
+    def _alone(
+        self,
+        pixels: np.ndarray,
+        field: tuple[slice, slice],
+        film: Radiograph,
+        view: View,
+        pair: Sequence[Side],
+    ) -> list[DetectedKnee]:
+        """A knee of no named side, alone; and, where another is expected, that it was not found.
+
+        Position tells the side only where the file declares both knees: one knee on a wide film may be either.
+        """
+        knee, width = self._knee(film, field, view, UNKNOWN), film.pixels.shape[1]
+        assert view.found is not None
+        box = view.found.box.shifted(view.x + (field[1].start or 0))
+        place = place_among_two(box, width, field[1], lively(pixels[field]), film.bilateral)
+        if place is None:
+            return [knee]
+        sides = pair if film.bilateral and place.certain else (UNKNOWN, UNKNOWN)
+        knees = [DetectedKnee(*side, film.rows_run_to_right, "not_found", "no_knee_like_region") for side in sides]
+        knees[place.index] = replace(knee, side=sides[place.index][0], side_source=sides[place.index][1])
+        return knees
+
+    def _refused(self, film: Radiograph, side: Laterality | None, reason: str) -> DetectedKnee:
+        known = UNKNOWN if in_conflict(film, side, 0) else single_side(film, side)
+        return DetectedKnee(*known, film.rows_run_to_right, "rejected", reason)
+
+    def _knee(self, film: Radiograph, field: tuple[slice, slice], view: View, side: Side) -> DetectedKnee:
+        known, found = (*side, film.rows_run_to_right), view.found
         if found is None:
             return DetectedKnee(*known, "not_found", "no_knee_like_region")
-        reason = self._rejection(found, film.spacing_mm)
+        reason = self._rejection(found, view.image, film.spacing_mm)
         if reason:
             return DetectedKnee(*known, "rejected", reason, found.score)
         joint = main_joint(found.box, found.key_points)
-        dx = view.x_offset
+        to_film = view.x + (field[1].start or 0), field[0].start or 0
         return DetectedKnee(
             *known,
             status="found",
             score=found.score,
-            box=found.box.shifted(dx),
-            key_points=found.key_points.shifted(dx),
-            main_joint=joint.shifted(dx),
+            box=found.box.shifted(*to_film),
+            key_points=found.key_points.shifted(*to_film),
+            main_joint=joint.shifted(*to_film),
             crop=crop(view.image, joint),
         )
 
-    def _rejection(self, found: Found, spacing_mm: tuple[float, float] | None) -> str | None:
-        if found.score < self.cascade.config.score2:
+    def _rejection(self, found: Found, image: np.ndarray, spacing_mm: tuple[float, float] | None) -> str | None:
+        if not self._is_knee(found):
             return "low_score"
         (x, y), points = found.key_points.as_array().T, found.key_points
         ordered = x[0] < x[1] < x[2] and x[3] < x[4] < x[5] and y[1] < min(y[0], y[2]) and y[4] < min(y[3], y[5])
@@ -138,4 +242,32 @@ class Detector:
             return "implausible_key_points"
         if spacing_mm and not WIDTH_MM[0] < points.width * spacing_mm[1] < WIDTH_MM[1]:
             return "implausible_size"
-        return None
+        return "upside_down" if self.cascade.upside_down(image, found) else None
+
+
+def _split(width: int, seen: Sequence[Found]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Columns of the two halves: split at the middle, or, where that would cut one of two knees, between them."""
+    middle = width / 2
+    if len(seen) < 2 or seen[0].box.x2 <= middle <= seen[1].box.x1:
+        return split_bilateral(width)
+    between = round((seen[0].box.x2 + seen[1].box.x1) / 2)
+    return (0, between), (between, width)
+
+
+def _around(box: Box, width: int) -> tuple[int, int]:
+    """Columns of a knee's single-knee image on a field of so many columns."""
+    reach, x = REACH * box.width, box.centre[0]
+    if width <= 2.4 * reach:
+        return 0, width
+    return max(0, round(x - reach)), min(width, round(x + reach))
+
+
+def _beside(views: Sequence[View]) -> bool:
+    boxes = [view.found.box.shifted(view.x) for view in views if view.found]
+    return len(boxes) == 2 and beside(*boxes)
+
+
+def _is_clipped(film: np.ndarray, joint: Box) -> bool:
+    """Whether much of a joint has its darkest or its brightest value, where what differed has become the same."""
+    inside = crop(film, joint)
+    return float(((inside == inside.min()) | (inside == inside.max())).mean()) > CLIPPED

@@ -34,6 +34,11 @@ def jpeg_2000_size(frame: bytes) -> tuple[int, int, int]:
     return y_stop - y_start, x_stop - x_start, components
 
 
+def ends(frame: bytes) -> bool:
+    """Whether a JPEG, JPEG-LS or JPEG 2000 stream has its end marker, which all share, before any padding."""
+    return frame.rstrip(b"\0").endswith(b"\xff\xd9")
+
+
 def unpack_rle(frame: bytes, rows: int, columns: int, bytes_per_pixel: int) -> np.ndarray:
     """Decode DICOM RLE: PackBits per byte plane, the most significant first.
 

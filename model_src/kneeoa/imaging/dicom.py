@@ -3,6 +3,8 @@
 Only the elements listed here are ever parsed, and errors carry our words alone.
 """
 
+import re
+from collections.abc import Iterable
 from io import BytesIO
 
 import numpy as np
@@ -14,7 +16,7 @@ from pydicom.pixels import get_decoder  # type: ignore[attr-defined]  # document
 from pydicom.tag import BaseTag, Tag
 
 from kneeoa.errors import CorruptImage, KneeOaError, UnsupportedDicom
-from kneeoa.imaging.codestream import jpeg_2000_size, jpeg_size, unpack_rle
+from kneeoa.imaging.codestream import ends, jpeg_2000_size, jpeg_size, unpack_rle
 from kneeoa.imaging.quiet import quiet
 from kneeoa.imaging.radiograph import Radiograph, check_size
 from kneeoa.tasks import Laterality
@@ -32,12 +34,13 @@ SOP_CLASSES = (
     uid.SecondaryCaptureImageStorage,  # research sets
 )
 SLOPE, INTERCEPT = (1e-4, 1e4), 1e7  # outside, a rescale is a mistake, and float32 does not hold its values apart
+FRONTAL = {"AP", "PA", "FRONTAL"}  # words of a View Position; an absent one says nothing
 SPACING_MM = (0.01, 5.0)  # outside, a pixel spacing is a mistake and not a detector
 # fmt: off
 _ELEMENTS = (
     "SOPClassUID", "PixelSpacing", "ImagerPixelSpacing", "ImageLaterality", "Laterality", "PatientOrientation",
-    "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored",
-    "HighBit", "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "PixelData",
+    "ViewPosition", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "PixelData",
 )
 # fmt: on
 
@@ -90,15 +93,19 @@ def _read(file: BytesIO) -> Radiograph:
     inverted = ds.PhotometricInterpretation == "MONOCHROME1"
     if inverted:
         np.subtract(pixels.max(), pixels, out=pixels)
+    sides = _sides(ds)
     return Radiograph(
         pixels=pixels,
         spacing_mm=_spacing(ds),
         polarity="monochrome1" if inverted else "monochrome2",
-        laterality=_laterality(ds),
+        laterality={frozenset("R"): Laterality.RIGHT, frozenset("L"): Laterality.LEFT}.get(sides, Laterality.UNKNOWN),
         rows_run_to_right="".join(_strings(ds, "PatientOrientation")[:1]).startswith("R"),
         source="dicom",
         transfer_syntax=syntax.name,
         bits=int(ds.BitsStored),
+        bilateral=sides == {"B"},
+        contradictory=len(sides) > 1,
+        frontal=is_frontal(_strings(ds, "ViewPosition"), _strings(ds, "PatientOrientation")),
     )
 
 
@@ -125,12 +132,16 @@ def _stored_pixels(ds: Dataset, syntax: uid.UID) -> np.ndarray:
     decoder = get_decoder(syntax)
     if not decoder.is_available:
         raise UnsupportedDicom("This server has no decoder for this transfer syntax.")
-    if syntax not in _NATIVE:
+    if syntax in _NATIVE:
+        length = ds.Rows * ds.Columns * ds.BitsAllocated // 8
+        if not length <= len(ds.PixelData) <= length + length % 2:
+            raise CorruptImage  # too long is as bad as too short: nobody knows where the film begins
+    else:
         frame = get_frame(ds.PixelData, 0, number_of_frames=1)
         if syntax == uid.RLELossless:
             return _used_bits(unpack_rle(frame, ds.Rows, ds.Columns, ds.BitsAllocated // 8), ds)
         size = jpeg_2000_size(frame) if syntax in _JPEG_2000 else jpeg_size(frame)
-        if size != (ds.Rows, ds.Columns, 1):
+        if size != (ds.Rows, ds.Columns, 1) or not ends(frame):  # some decoders make up what was cut off
             raise CorruptImage
     return np.asarray(decoder.as_array(ds, index=0)[0])
 
@@ -167,7 +178,15 @@ def _spacing(ds: Dataset) -> tuple[float, float] | None:
     return None
 
 
-def _laterality(ds: Dataset) -> Laterality:
-    """The one side that Image Laterality and Laterality name; two different answers are none."""
-    named = {v for keyword in ("ImageLaterality", "Laterality") for v in _strings(ds, keyword) if v}
-    return {frozenset("R"): Laterality.RIGHT, frozenset("L"): Laterality.LEFT}.get(frozenset(named), Laterality.UNKNOWN)
+def _sides(ds: Dataset) -> frozenset[str]:
+    """What Image Laterality and Laterality say; two different answers are a contradiction."""
+    return frozenset(v for keyword in ("ImageLaterality", "Laterality") for v in _strings(ds, keyword) if v)
+
+
+def is_frontal(view: Iterable[str], orientation: Iterable[str] = ()) -> bool:
+    """Whether nothing in View Position and Patient Orientation says that a film was taken from another direction.
+
+    In a frontal view neither rows nor columns run to the patient's front or back.
+    """
+    words = set(re.findall("[A-Z]+", " ".join(view).upper()))
+    return (not words or bool(words & FRONTAL)) and not {"A", "P"} & {axis[:1] for axis in orientation}

@@ -3,46 +3,23 @@
 Marks in the docstrings: **[P]** in the paper, **[X]** our choice where the paper says nothing.
 """
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 
 from kneeoa.errors import NotARadiograph
+from kneeoa.imaging.field import field_of, lively, thumbnail
 from kneeoa.imaging.radiograph import Radiograph
-from kneeoa.tasks import Laterality
 
 BILATERAL_ASPECT = 0.8  # [X] width / height from which a film can show both knees
 MIN_SIDE = 64  # [X] px; below, no knee joint can be told from noise
+MAX_ASPECT = 10  # [X] longer side / shorter; half of a long-leg film has 7, and a strip costs the search dearly
 CLIP_PERCENTILES = (5.0, 99.0)  # [X] the ancestors' process_xray(img, 5, 99)
 PERCENTILE_PIXELS = 4_000_000  # [X] of a larger image every second, third … pixel is ranked: sorting would take seconds
-THUMBNAIL = 256  # [X] px; polarity is judged on a small copy, free of noise
 FRAME = 0.05  # [X] share of the width, at either side, that counts as background
-FLAT = 0.15  # [X] of the film's contrast; rows and columns with less along them are collimation or air
-
-
-@dataclass(frozen=True)
-class SingleKnee:
-    """One knee's image, ready for the detector.
-
-    Attributes
-    ----------
-    image : uint8 ndarray of shape (h, w)
-        Equalised; as tall as the film.
-    x_offset : int
-        Film column of the image's first column, px.
-    side : Laterality
-    side_source : ``position``, ``position_swapped``, ``dicom_tag``, ``request`` or ``unknown``
-    """
-
-    image: np.ndarray
-    x_offset: int
-    side: Laterality
-    side_source: str
 
 
 def looks_bilateral(height: int, width: int) -> bool:
-    """[X] Whether a film is wide enough for two knees; a hint, the detector decides."""
+    """[X] Whether a film is wide enough for two knees; a hint for films on which nothing is found."""
     return width >= BILATERAL_ASPECT * height
 
 
@@ -71,7 +48,7 @@ def correct_polarity(pixels: np.ndarray, declared: str | None) -> tuple[np.ndarr
     """
     if declared is not None:
         return pixels, declared
-    film = _trim_flat(_thumbnail(pixels))
+    film = _trim_flat(thumbnail(pixels[field_of(pixels)]))
     edge = max(1, round(FRAME * film.shape[1]))
     sides = np.median(np.concatenate([film[:, :edge], film[:, -edge:]], axis=1))
     if sides > np.median(_centre(film)):
@@ -96,20 +73,10 @@ def for_display(radiograph: Radiograph, rule: str) -> np.ndarray:
     return to_8bit(inverted(pixels) if rule == "inverted_to_find_knees" else pixels)
 
 
-def _thumbnail(pixels: np.ndarray) -> np.ndarray:
-    scale = THUMBNAIL / max(pixels.shape)
-    size = tuple(max(1, round(scale * side)) for side in reversed(pixels.shape))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
-
-
 def _trim_flat(film: np.ndarray) -> np.ndarray:
     """Cut off the columns, then the rows, outside the first and the last one with contrast along it."""
-    low, high = np.percentile(film, (1, 99))
-    for _ in range(2):
-        dark, bright = np.percentile(film, (5, 95), axis=0)
-        lively = np.flatnonzero(bright - dark > FLAT * (high - low))
-        film = (film[:, lively[0] : lively[-1] + 1] if lively.size else film).T
-    return film
+    (h, w), (x1, x2, y1, y2) = film.shape, lively(film)
+    return film[round(y1 * h) : round(y2 * h), round(x1 * w) : round(x2 * w)]
 
 
 def _centre(film: np.ndarray) -> np.ndarray:
@@ -174,9 +141,9 @@ def prepare_single(pixels: np.ndarray, columns: tuple[int, int] | None = None) -
     Parameters
     ----------
     pixels : ndarray of shape (h, w)
-        The film with its polarity corrected.
+        The film's field with its polarity corrected.
     columns : (start, stop), optional
-        The single knee's columns; the whole film when absent.
+        The single knee's columns; all when absent.
 
     Returns
     -------
@@ -185,28 +152,11 @@ def prepare_single(pixels: np.ndarray, columns: tuple[int, int] | None = None) -
     Raises
     ------
     NotARadiograph
-        The shorter side has fewer than 64 pixels, or there is no contrast.
+        The shorter side has fewer than 64 pixels or less than a tenth of the longer, or there is no contrast.
     """
     knee = pixels if columns is None else pixels[:, slice(*columns)]
     if min(knee.shape) < MIN_SIDE:
         raise NotARadiograph(f"A single-knee image needs at least {MIN_SIDE} pixels each way.")
+    if max(knee.shape) > MAX_ASPECT * min(knee.shape):
+        raise NotARadiograph(f"No film of a knee is {MAX_ASPECT} times as long as it is wide.")
     return equalize(to_8bit(knee))
-
-
-def half_sides(radiograph: Radiograph) -> tuple[tuple[Laterality, str], tuple[Laterality, str]]:
-    """[X] Side and its source for the image-left and image-right half of a bilateral film.
-
-    In the usual display the patient's right knee lies at the image's left; PatientOrientation can say otherwise.
-    """
-    if radiograph.rows_run_to_right:
-        return (Laterality.LEFT, "position_swapped"), (Laterality.RIGHT, "position_swapped")
-    return (Laterality.RIGHT, "position"), (Laterality.LEFT, "position")
-
-
-def single_side(radiograph: Radiograph, requested: Laterality | None = None) -> tuple[Laterality, str]:
-    """[X] Side and its source for a film of one knee: the header, then the request, else unknown. Never a guess."""
-    if radiograph.laterality is not Laterality.UNKNOWN:
-        return radiograph.laterality, "dicom_tag"
-    if requested in (Laterality.RIGHT, Laterality.LEFT):
-        return requested, "request"
-    return Laterality.UNKNOWN, "unknown"

@@ -25,6 +25,10 @@ class Radiograph:
         The declaration that was applied; None for raster input.
     laterality : Laterality
         From the header; UNKNOWN when absent, contradictory or bilateral.
+    bilateral, contradictory : bool
+        Whether the header says that both knees are shown, and whether it gives two answers.
+    frontal : bool
+        False where the header says that the view is another, from the side for one.
     rows_run_to_right : bool
         True when image columns increase toward the patient's *right*, i.e. the display is swapped.
     source : ``dicom`` or ``raster``
@@ -42,6 +46,9 @@ class Radiograph:
     source: str
     transfer_syntax: str | None
     bits: int
+    bilateral: bool = False
+    contradictory: bool = False
+    frontal: bool = True
 
 
 def check_size(rows: int, columns: int) -> None:

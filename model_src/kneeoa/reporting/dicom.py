@@ -90,8 +90,8 @@ def structured_report(data: bytes, film: np.ndarray, reply: Message) -> Dataset:
             sr.ObservationContext(observer_device_context=sr.ObserverContext(codes.DCM.Device, device)),
             procedure_reported=_ours("RADIOGRAPHY", "Radiography of the knee"),
             imaging_measurements=[
-                _graded(source, film, reply, knee) if knee["grades"] else _ungraded(source, knee)
-                for knee in reply["knees"]
+                _graded(source, film, reply, knee, at) if knee["grades"] else _ungraded(source, knee, at)
+                for at, knee in enumerate(reply["knees"])
             ],
             title=codes.DCM.ImagingMeasurementReport,
         )[0]
@@ -202,22 +202,23 @@ def _ours(value: str, meaning: str) -> Code:
     return Code(value, SCHEME, meaning)
 
 
-def _who(source: Dataset, knee: Message) -> dict[str, Any]:
+def _who(source: Dataset, knee: Message, at: int) -> dict[str, Any]:
+    name = f"{knee['knee']} 2" if at and knee["knee"] not in SIDES else knee["knee"]  # two of unknown side are two
     return {
-        "tracking_identifier": sr.TrackingIdentifier(_uid(source.SOPInstanceUID, knee["knee"]), f"knee {knee['knee']}"),
+        "tracking_identifier": sr.TrackingIdentifier(_uid(source.SOPInstanceUID, name), f"knee {name}"),
         "finding_sites": [sr.FindingSite(codes.SCT.KneeJoint, SIDES.get(knee["knee"]))],
     }
 
 
-def _ungraded(source: Dataset, knee: Message) -> sr.MeasurementsAndQualitativeEvaluations:
+def _ungraded(source: Dataset, knee: Message, at: int) -> sr.MeasurementsAndQualitativeEvaluations:
     """A knee that was expected, and why it has no grades."""
     reason = _ours(knee["reason"].upper(), WARNINGS[knee["reason"]])
     evaluations = [sr.QualitativeEvaluation(_ours("NOT_GRADED", "Not graded"), reason)]
-    return sr.MeasurementsAndQualitativeEvaluations(**_who(source, knee), qualitative_evaluations=evaluations)
+    return sr.MeasurementsAndQualitativeEvaluations(**_who(source, knee, at), qualitative_evaluations=evaluations)
 
 
 def _graded(
-    source: Dataset, film: np.ndarray, reply: Message, knee: Message
+    source: Dataset, film: np.ndarray, reply: Message, knee: Message, at: int
 ) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations:
     """One knee: where it is, its grades with their probabilities, and how wide its joint spaces are."""
     box, key_points = Box(*knee["box"]), KeyPoints.from_array(list(knee["key_points"].values()))
@@ -228,7 +229,7 @@ def _graded(
     ]
     spaces = _spaces(film, knee, key_points)
     group = sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-        **_who(source, knee),
+        **_who(source, knee, at),
         referenced_region=sr.ImageRegion("POLYLINE", _within(corners, film), _selected_from(source)),
         algorithm_id=sr.AlgorithmIdentification("kneeoa", kneeoa.__version__, weights),
         measurements=[

@@ -32,6 +32,12 @@ WARNINGS = {
     "low_score": "rejected: the detector was not sure",
     "implausible_key_points": "rejected: implausible key points",
     "implausible_size": "rejected: implausible size",
+    "upside_down": "rejected: the film is upside down",
+    "not_frontal": "the file says that the view is not frontal",
+    "polarity_overridden": "knees were found on the inverted film only",
+    "laterality_conflict": "the side that is named contradicts the film",
+    "side_doubtful": "the knees look like those of the other side: is the film mirrored?",
+    "clipped_histogram": "over- or underexposed: contrast is lost in the joint",
 }
 
 
