@@ -30,8 +30,9 @@ def heat_maps(logits: dict[str, Tensor], maps: Tensor, views: int, tasks: Sequen
     """
     found = {}
     for task in tasks:
-        score = logits[task][:, 1:].logsumexp(dim=1) - logits[task][:, 0]
-        (gradient,) = torch.autograd.grad(score.sum(), maps, retain_graph=True)
+        with torch.enable_grad():
+            score = (logits[task][:, 1:].logsumexp(dim=1) - logits[task][:, 0]).sum()
+        (gradient,) = torch.autograd.grad(score, maps, retain_graph=True)
         heat = (gradient * maps.detach()).sum(dim=1).clamp(min=0).reshape(views, -1, *maps.shape[-2:])
         found[task] = torch.cat([heat[0], *heat[1:].flip(-1)], dim=-1)
     return found
