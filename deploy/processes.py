@@ -10,7 +10,6 @@ from typing import Any
 
 import psutil
 
-NEAR = 5.0  # s by which a clock that is set may move a process's start
 SAID = 1 << 20  # bytes that are kept of what a process says
 
 
@@ -19,7 +18,7 @@ def launch(folder: Path, command: list[str], **options: Any) -> psutil.Process:
     started = subprocess.Popen(command, start_new_session=True, **options)
     process = psutil.Process(started.pid)
     # its number comes first, alone on its line; the arguments that stay whatever an interpreter or a reload puts around them
-    told = {"started": process.create_time(), "arguments": command[-3:]}
+    told = {"started": _started(process.pid), "arguments": command[-3:]}
     (folder / "pid").write_text(f"{process.pid}\n{json.dumps(told)}\n")
     return process
 
@@ -30,10 +29,15 @@ def process_of(folder: Path) -> psutil.Process | None:
         number, told = (folder / "pid").read_text().splitlines()
         known = json.loads(told)
         process = psutil.Process(int(number))
-        same = abs(process.create_time() - known["started"]) < NEAR and {*known["arguments"]} <= {*process.cmdline()}
+        same = _started(process.pid) == known["started"] and {*known["arguments"]} <= {*process.cmdline()}
         return process if same and process.status() != psutil.STATUS_ZOMBIE else None
     except (OSError, ValueError, KeyError, TypeError, psutil.Error):
         return None
+
+
+def _started(pid: int) -> int:
+    """When it began, in clock ticks since the machine did: whoever sets the clock does not move it."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
 
 
 def running(folder: Path) -> bool:

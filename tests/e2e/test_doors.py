@@ -58,7 +58,7 @@ def ask(door, headers: dict[str, str]) -> requests.Response:
     return requests.post(url, data=b"film", headers=headers, verify=door / "tls.pem", timeout=20)
 
 
-@pytest.mark.parametrize(("size", "status"), [(6000, 200), (8500, 431), (12000, 431), (20000, 400)])
+@pytest.mark.parametrize(("size", "status"), [(6000, 200), (8500, 431), (12000, 431)])
 def test_large_headers_are_told_to_be_large(door, size, status):
     """From 8.5 to 12 KB it was "503, ask again"."""
     answer = ask(door, {"X-Large": "x" * size})

@@ -8,11 +8,10 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-import psutil
 import pytest
 
 from deploy import server
-from deploy.processes import launch, process_of, running, stop
+from deploy.processes import _started, launch, process_of, running, stop
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -42,7 +41,7 @@ def test_what_was_launched_is_known_and_stopped_with_its_children(tmp_path):
 @pytest.mark.parametrize("told", ["number alone", "another start", "another command", "garbage"])
 def test_a_stale_pid_file_harms_nobody(tmp_path, stranger, told):
     """`make stop` killed the group of whoever had got the number since."""
-    began = psutil.Process(stranger.pid).create_time()
+    began = _started(stranger.pid)
     known = {"started": began, "arguments": SLEEPER[-3:]}
     if told == "another start":
         known["started"] -= 3600
