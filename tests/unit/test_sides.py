@@ -128,10 +128,13 @@ def test_overexposure_that_clips_the_joint_warns(detector, bilateral):
     assert "clipped_histogram" in _seen(detector, exposed)[1]
 
 
-def test_a_film_mirrored_without_a_word_makes_its_sides_doubtful(detector, knee_kl):
-    film = decode(to_dicom(composed_films(knee_kl, 4, 0, detector)[0].film))
-    mirrored = replace(film, pixels=film.pixels[:, ::-1].copy())
+def test_a_single_knee_that_does_not_look_like_its_side_makes_it_doubtful(detector, knee_kl):
+    film = composed_films(knee_kl, 4, 0, detector)[0].film
+    right = replace(decode(to_dicom(replace(film, pixels=film.pixels[:, : film.pixels.shape[1] // 2]))), laterality=R)
+    mirrored = replace(right, pixels=right.pixels[:, ::-1].copy())
 
-    assert "side_doubtful" not in _seen(detector, film)[1]
+    assert "side_doubtful" not in _seen(detector, right)[1]
     assert "side_doubtful" in _seen(detector, mirrored)[1]
+    assert "side_doubtful" in _seen(detector, replace(right, laterality=L))[1]
     assert "side_doubtful" not in _seen(detector, replace(mirrored, rows_run_to_right=True))[1]
+    assert "side_doubtful" not in _seen(detector, replace(mirrored, laterality=UNKNOWN))[1]

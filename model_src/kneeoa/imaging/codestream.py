@@ -35,8 +35,8 @@ def jpeg_2000_size(frame: bytes) -> tuple[int, int, int]:
 
 
 def ends(frame: bytes) -> bool:
-    """Whether a JPEG, JPEG-LS or JPEG 2000 stream has its end marker, which all share, before any padding."""
-    return frame.rstrip(b"\0").endswith(b"\xff\xd9")
+    """Whether a JPEG or JPEG-LS stream has its end marker, before any padding. Sound JPEG 2000 files come without one."""
+    return frame.rstrip(b"\0\xff").endswith(b"\xff\xd9")
 
 
 def unpack_rle(frame: bytes, rows: int, columns: int, bytes_per_pixel: int) -> np.ndarray:

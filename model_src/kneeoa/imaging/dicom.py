@@ -141,7 +141,9 @@ def _stored_pixels(ds: Dataset, syntax: uid.UID) -> np.ndarray:
         if syntax == uid.RLELossless:
             return _used_bits(unpack_rle(frame, ds.Rows, ds.Columns, ds.BitsAllocated // 8), ds)
         size = jpeg_2000_size(frame) if syntax in _JPEG_2000 else jpeg_size(frame)
-        if size != (ds.Rows, ds.Columns, 1) or not ends(frame):  # some decoders make up what was cut off
+        if size != (ds.Rows, ds.Columns, 1):
+            raise CorruptImage
+        if syntax in _JPEG and not ends(frame):  # its decoders make up what was cut off; JPEG 2000's tell
             raise CorruptImage
     return np.asarray(decoder.as_array(ds, index=0)[0])
 

@@ -36,7 +36,7 @@ WARNINGS = {
     "not_frontal": "the file says that the view is not frontal",
     "polarity_overridden": "knees were found on the inverted film only",
     "laterality_conflict": "the side that is named contradicts the film",
-    "side_doubtful": "the knees look like those of the other side: is the film mirrored?",
+    "side_doubtful": "the knees look like those of the other side: wrong tag, or mirrored?",
     "clipped_histogram": "over- or underexposed: contrast is lost in the joint",
 }
 
