@@ -63,16 +63,12 @@ def test_a_film_that_shows_its_knees_mirrored_gets_the_same_grades(detector, gra
         reply = reply_to(file.getvalue(), detector, grader, ["JSN_M"])
         assert {knee["mirrored"] for knee in reply["knees"]} == {orientation == "R"}
         heat = {knee["knee"]: decode_png(knee["explanations"]["heat"]["JSN_M"]) for knee in reply["knees"]}
-        return {
-            knee["knee"]: {t: g["probabilities"] for t, g in knee["grades"].items()} for knee in reply["knees"]
-        }, heat
+        return {knee["knee"]: {t: g["grade"] for t, g in knee["grades"].items()} for knee in reply["knees"]}, heat
 
     (usual, heat), (mirrored, other) = grades(pixels, "L"), grades(pixels[:, ::-1], "R")
 
-    for side, tasks in usual.items():
-        for task, probabilities in tasks.items():
-            assert mirrored[side][task] == pytest.approx(probabilities, abs=0.35), (side, task)
-    assert usual["R"]["JSN_M"][0] < 0.5 < usual["R"]["JSN_L"][0]
+    assert usual == mirrored
+    assert usual["R"]["JSN_M"] > usual["R"]["JSN_L"]
     assert np.corrcoef(heat["R"][:, ::-1].ravel(), other["R"].ravel())[0, 1] > 0.9
 
 

@@ -14,7 +14,6 @@ from kneeoa.detection.networks import LEVEL2_SIZE, STRIDE, WINDOW, Level1, Level
 from kneeoa.geometry import Box, KeyPoints, crop
 
 SMALLEST_OF_TWO = 0.15  # as `CascadeConfig.smallest_knee`, on a film of two knees, where a box takes about 0.24
-BESIDE = 0.1  # share of the width, at either side, where the edge is repeated: a knee there is seen whole
 TURNED = 0.1  # how much less doubt there must be in the turned knee
 PER_SCALE = 1000  # most windows of one scale: noise has many more, and comparing all with all takes seconds
 
@@ -73,8 +72,6 @@ class Cascade:
         """Level 1 over the pyramid: prepared image, uint8 (h, w) → boxes (n, 4) in its pixels, best first."""
         height, width = image.shape
         scale = WINDOW / ((smallest or self.config.smallest_knee) * width)
-        added = round(BESIDE * width)
-        image = cv2.copyMakeBorder(image, 0, 0, added, added, cv2.BORDER_REPLICATE)
         boxes, scores = [torch.empty(0, 4)], [torch.empty(0)]
         while min(height, width) * scale >= WINDOW:
             small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else 1)
@@ -86,7 +83,7 @@ class Cascade:
                 rows, columns = rows[best], columns[best]
             corner = torch.stack([columns, rows], dim=1) * STRIDE
             window = torch.cat([corner, corner + WINDOW], dim=1)
-            found = (window + offsets[0, :, rows, columns].T * WINDOW) / scale - torch.tensor([added, 0, added, 0])
+            found = (window + offsets[0, :, rows, columns].T * WINDOW) / scale
             keep = nms(found, score[rows, columns], self.config.nms_scale)
             boxes.append(found[keep])
             scores.append(score[rows, columns][keep])
