@@ -16,7 +16,6 @@ from kneeoa.geometry import Box, KeyPoints, crop
 MAX_ASPECT = 12.0  # of the longer side to the shorter one; half of a long-leg film has 7, and a strip shows no knee
 CANDIDATES = 1024  # most windows of one scale that are compared with each other: a knee gives some ten, noise thousands
 SMALLEST_OF_TWO = 0.15  # as `CascadeConfig.smallest_knee`, on a film of two knees, where a box takes about 0.24
-BESIDE = 0.1  # share of the width, at either side, where the edge is repeated: a knee there is seen whole
 TURNED = 0.1  # how much less doubt there must be in the turned knee
 
 
@@ -76,8 +75,6 @@ class Cascade:
         if max(height, width) > MAX_ASPECT * min(height, width):
             return np.empty((0, 4), np.float32)
         scale = WINDOW / ((smallest or self.config.smallest_knee) * width)
-        added = round(BESIDE * width)
-        image = cv2.copyMakeBorder(image, 0, 0, added, added, cv2.BORDER_REPLICATE)
         boxes, scores = [torch.empty(0, 4)], [torch.empty(0)]
         while min(height, width) * scale >= WINDOW:
             small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else 1)
@@ -88,7 +85,7 @@ class Cascade:
             rows, columns = at // score.shape[1], at % score.shape[1]
             corner = torch.stack([columns, rows], dim=1) * STRIDE
             window = torch.cat([corner, corner + WINDOW], dim=1)
-            found = (window + offsets[0, :, rows, columns].T * WINDOW) / scale - torch.tensor([added, 0, added, 0])
+            found = (window + offsets[0, :, rows, columns].T * WINDOW) / scale
             keep = nms(found, score[rows, columns], self.config.nms_scale)
             boxes.append(found[keep])
             scores.append(score[rows, columns][keep])
