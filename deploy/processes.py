@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ def launch(folder: Path, command: list[str], **options: Any) -> psutil.Process:
     """Start a command in a session of its own; ``folder/pid`` says who it is. ``options``: as of `subprocess.Popen`."""
     started = subprocess.Popen(command, start_new_session=True, **options)
     process = psutil.Process(started.pid)
+    with contextlib.suppress(psutil.Error):  # it may have ended already
+        while not process.cmdline():  # which an exec that has only just begun leaves empty for a moment
+            time.sleep(0.001)
     # its number comes first, alone on its line; the arguments that stay whatever an interpreter or a reload puts around them
     told = {"started": _started(process.pid), "arguments": command[-3:]}
     (folder / "pid").write_text(f"{process.pid}\n{json.dumps(told)}\n")
