@@ -7,7 +7,7 @@ from kneeoa.geometry import Box
 from training.corruptions import corrupted
 
 PHOTOMETRIC = ("clahe", "flatten", "gamma", "blur", "noise", "steps", "jpeg", "pixels", "gradient")
-OFTEN = 0.25  # how often an image meets each of them
+OFTEN = 0.15  # how often an image meets each of them
 
 
 def photometric(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -76,3 +76,6 @@ class NotARadiograph(KneeOaError):
 
 class InternalError(KneeOaError):
     """Something failed on our side; the log has a line with this request's id."""
+
+
+BY_CODE = {kind.code: kind for kind in KneeOaError.__subclasses__()}  # the service's own: clients derive more of them

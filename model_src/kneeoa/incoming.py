@@ -9,7 +9,7 @@ from typing import Any
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
-from kneeoa.errors import KneeOaError
+from kneeoa.errors import BY_CODE
 from kneeoa.geometry import KEY_POINTS
 from kneeoa.tasks import Laterality
 
@@ -84,7 +84,7 @@ _ERROR = {
     "maxProperties": 4,
     "anyOf": [
         {"properties": {"code": {"const": kind.code}, "http_status": {"const": kind.http_status}}}
-        for kind in KneeOaError.__subclasses__()
+        for kind in BY_CODE.values()
     ],
     "description": "an error has a code of the list in docs/api.md, the HTTP status that belongs to it, a stage and a message",
 }

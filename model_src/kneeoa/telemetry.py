@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from kneeoa.clock import Clock
-from kneeoa.errors import KneeOaError
+from kneeoa.errors import BY_CODE, KneeOaError
 from kneeoa.messages import Message
 from kneeoa.serving import header
 from kneeoa.tasks import TASKS
@@ -29,7 +29,7 @@ PROBE_HEADER = "x-kneeoa-probe"
 START_HEADER = "x-request-start"
 # TorchServe's own histograms have few, fixed buckets; these are a fifth apart, so that a quantile means something.
 WITHIN = tuple(float(f"{0.05 * 1.2**step:.2g}") for step in range(39))  # s, 0.05 … 51
-CODES = {"none", KneeOaError.code, *(kind.code for kind in KneeOaError.__subclasses__())}
+CODES = {"none", KneeOaError.code, *BY_CODE}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 import numpy as np
 
 import kneeoa
-from kneeoa.errors import CorruptImage, EmptyBody, InternalError, KneeOaError, TooExpensive
+from kneeoa.errors import BY_CODE, CorruptImage, EmptyBody, InternalError, TooExpensive
 from kneeoa.imaging.confined import Limits
 from kneeoa.imaging.radiograph import MAX_PIXELS, Radiograph, check_size
 
@@ -27,7 +27,6 @@ START_S = 180.0  # a second, but for a machine that has no time
 GRACE_S = 0.3  # the process stops itself; after so long it did not
 _CRASHED = tuple(-s for s in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL))
 _PIXEL = np.dtype(np.float32)
-_ERRORS = {kind.code: kind for kind in KneeOaError.__subclasses__()}
 _KINDS = get_type_hints(Radiograph)
 
 
@@ -138,7 +137,7 @@ def _lay_out(data: bytes) -> int:
 
 def _film(answer: dict[str, Any], desk: int) -> Radiograph:
     if error := answer.get("error"):
-        raise _ERRORS[error["code"]](error["message"], stage=error["stage"])
+        raise BY_CODE[error["code"]](error["message"], stage=error["stage"])
     rows, columns = answer["shape"]
     check_size(rows, columns)
     pixels = np.frombuffer(mmap.mmap(desk, rows * columns * _PIXEL.itemsize), _PIXEL).reshape(rows, columns)
