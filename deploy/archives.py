@@ -12,8 +12,11 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from kneeoa import __version__
+
 ROOT = Path(__file__).resolve().parent.parent
 BESIDE = {"detector": "handedness.json", "grader": "reference.json"}
+LEFT_OUT = ("__pycache__", "py.typed", "*.schema.json", "data", "samples")  # the last two are links to other folders
 SOURCES = (ROOT / "model_src", ROOT / "handlers")
 GRADER = ROOT / "model_src/weights/grader.safetensors"
 
@@ -23,20 +26,18 @@ def build(store: Path, configs: Path = ROOT / "handlers", grader: Path = GRADER)
 
     ``grader`` is the weights file served; drift is told for the shipped one only, whose reference population is known.
     """
-    version = {}
-    exec((ROOT / "model_src/kneeoa/__init__.py").read_text(), version)
     store.mkdir(parents=True, exist_ok=True)
     for name in ("detector", "grader"):
         with tempfile.TemporaryDirectory() as folder:
             # A clean stage: the archiver takes whatever lies in the folder, caches included.
             stage = Path(folder, "stage")
-            shutil.copytree(ROOT / "model_src/kneeoa", stage / "kneeoa", ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / "model_src/kneeoa", stage / "kneeoa", ignore=shutil.ignore_patterns(*LEFT_OUT))
             weights = grader if name == "grader" else ROOT / "model_src/weights/detector.safetensors"
             shutil.copy(weights, stage / f"{name}.safetensors")
             shutil.copy(ROOT / "model_src/weights" / BESIDE[name], stage)
             _run(
                 "torch-model-archiver",
-                *("--model-name", name, "--version", version["__version__"], "--force"),
+                *("--model-name", name, "--version", __version__, "--force"),
                 *("--handler", str(ROOT / f"handlers/{name}_handler.py"), "--extra-files", str(stage)),
                 *("--config-file", str(configs / f"{name}.yaml"), "--export-path", str(store)),
                 tmp=folder,

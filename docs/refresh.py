@@ -6,10 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from kneeoa.detection.detector import Detector
-from kneeoa.grading.grader import Grader
-from kneeoa.reporting.figure import as_image, displayed, draw_figure
-from training.evaluate_films import WEIGHTS, reply_to
+from kneeoa import SAMPLE, KneeOA
+from kneeoa.reporting.figure import as_image
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,13 +23,10 @@ def shorten(reply: dict) -> dict:
 
 
 def main() -> None:
-    detector = Detector.from_file(WEIGHTS / "detector.safetensors")
-    grader = Grader.from_file(WEIGHTS / "grader.safetensors")
-    film = (ROOT / "samples/moderate_oa.dcm").read_bytes()
-    shown = reply_to(film, detector, grader, ["KL"])
-    page = draw_figure(displayed(film, shown), shown)
+    service = KneeOA()
+    page = service.grade(ROOT / "samples/moderate_oa.dcm", explain="KL").draw()
     Image.fromarray(as_image(page, dpi=88)).quantize(256, kmeans=4).save(ROOT / "docs/sample.png", optimize=True)
-    reply = reply_to((ROOT / "samples/bilateral.dcm").read_bytes(), detector, grader)
+    reply = service.grade(SAMPLE).message
     (ROOT / "samples/bilateral.json").write_text(json.dumps(reply, indent=1) + "\n")  # what `kneeoa probe` expects
     text = json.dumps(shorten(reply), indent=2)
     flat = re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m[1]) + "]", text)

@@ -5,21 +5,18 @@ import os
 from pathlib import Path
 
 import cv2
-import numpy as np
 import torch
 
 from kneeoa.clock import Clock
-from kneeoa.errors import BadRequest, InternalError, KneeOaError
-from kneeoa.grading.grader import GradedKnee, Grader
-from kneeoa.messages import Message, decode_png, parse_detection, parse_tasks, shown_as
-from kneeoa.reply import build_reply
+from kneeoa.errors import BadRequest, KneeOaError
+from kneeoa.grading.grader import Grader
+from kneeoa.messages import parse_detection, parse_tasks
+from kneeoa.reply import Item, joints_of, replies_of
 from kneeoa.serving import answer, body_of, header, no_sooner
-from kneeoa.tasks import Laterality
 from kneeoa.telemetry import Reference, Telemetry
 
 log = logging.getLogger(__name__)
 EXPLAIN_HEADER = "x-kneeoa-explain"
-Joint = tuple[np.ndarray, Laterality, frozenset[str]]  # the side it looks like, the tasks to explain
 
 
 class GraderHandler:
@@ -44,33 +41,19 @@ class GraderHandler:
         with no_sooner(self.least_seconds):
             with clock("decode"):
                 items = [self._read(row, header(context, i, EXPLAIN_HEADER)) for i, row in enumerate(data)]
-            with clock("grade"):
-                graded = self._grade([joint for _, found in items for joint in found])
+            messages = replies_of(items, self.grader, clock)
             with clock("encode"):
-                if graded is None:
-                    items = [(InternalError(stage="grade"), []) for _ in items]
-                grades = iter(graded or [])
-                messages = [build_reply(m, [next(grades) for _ in found], self.grader) for m, found in items]
                 replies = answer(messages, context)
         self.telemetry.stages(clock)
-        self.telemetry.answered(messages, context, [[image for image, *_ in found] for _, found in items])
+        found = [found if message["knees"] else [] for message, (_, found) in zip(messages, items, strict=True)]
+        self.telemetry.answered(messages, context, [[image for image, *_ in joints] for joints in found])
         return replies
 
-    def _grade(self, joints: list[Joint]) -> list[GradedKnee] | None:
-        """One grade a joint, or None where the network failed."""
-        try:
-            return self.grader.grade(*map(list, zip(*joints, strict=True))) if joints else []
-        except Exception as error:  # the type only: a message may quote the input
-            log.error("grader failed: %s", type(error).__name__)
-            return None
-
-    def _read(self, row: dict, explain: str | None) -> tuple[Message | KneeOaError, list[Joint]]:
+    def _read(self, row: dict, explain: str | None) -> Item:
         """The parsed request, or the error that is its answer, and its joints."""
         try:
             message = parse_detection(body_of(row))
-            tasks = parse_tasks(explain, message)
-            knees = [knee for knee in message["knees"] if knee["status"] == "found"]
-            return message, [(decode_png(knee["crop"]), shown_as(knee), tasks) for knee in knees]
+            return message, joints_of(message, parse_tasks(explain, message))
         except KneeOaError as error:
             return error, []
         except Exception as error:

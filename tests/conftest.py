@@ -8,6 +8,7 @@ import pytest
 
 from kneeoa.detection.detector import Detector
 from kneeoa.grading.grader import Grader
+from kneeoa.pipeline import KneeOA
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("KNEEOA_DATA", ROOT.parent / "shared/data"))
@@ -43,6 +44,11 @@ def detector() -> Detector:
 @pytest.fixture(scope="session")
 def grader() -> Grader:
     return Grader.from_file(WEIGHTS / "grader.safetensors")
+
+
+@pytest.fixture(scope="session")
+def service(detector, grader) -> KneeOA:
+    return KneeOA(detector=detector, grader=grader)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ Writes films.json.
 
 import argparse
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,7 @@ from tqdm import tqdm
 
 from kneeoa.detection.detector import Detector
 from kneeoa.geometry import KEY_POINTS, Box, KeyPoints
-from kneeoa.grading.grader import Grader
-from kneeoa.imaging import decode
-from kneeoa.messages import DETECTION_SCHEMA, envelope, shown_as
-from kneeoa.reply import build_reply
+from kneeoa.pipeline import KneeOA
 from kneeoa.tasks import KL
 from training.data.key_points import key_points_of
 from training.data.knee_kl import Knee, read_knee_kl
@@ -106,25 +103,6 @@ def grade_films(films: Sequence[ComposedFilm], replies: Sequence[dict[str, Any]]
     return result | ({"KL": grade_metrics(np.array(labels), np.array(probabilities))} if labels else {})
 
 
-def reply_to(data: bytes, detector: Detector, grader: Grader, explain: Collection[str] = ()) -> dict[str, Any]:
-    """What the workflow would answer, in this process; with heat maps of the tasks to ``explain``."""
-    return reply_and_joints(data, detector, grader, explain)[0]
-
-
-def reply_and_joints(
-    data: bytes, detector: Detector, grader: Grader, explain: Collection[str] = ()
-) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """The same, and the main joints of its graded knees, uint8 (h, w)."""
-    facts, knees = detector.detect(decode(data))
-    joints = [knee.crop for knee in knees if knee.crop is not None]
-    message = envelope(
-        DETECTION_SCHEMA, film=facts, knees=[knee.to_json() for knee in knees], model={"detector": detector.identity}
-    )
-    sides = [shown_as(knee) for knee in message["knees"] if knee["crop"]]
-    graded = grader.grade(joints, sides, [explain] * len(joints))
-    return build_reply(message, graded, grader), joints
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder in the form of the public KL set")
@@ -132,17 +110,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    detector = Detector.from_file(WEIGHTS / "detector.safetensors")
-    grader = Grader.from_file(WEIGHTS / "grader.safetensors")
+    service = KneeOA()
 
     def measured(films: Sequence[ComposedFilm]) -> dict[str, Any]:
         bar = tqdm(films, unit="film", disable=None)
-        return grade_films(films, [reply_to(to_dicom(film.film, **film.stored), detector, grader) for film in bar])
+        replies = service.grade_many(to_dicom(film.film, **film.stored) for film in bar)
+        return grade_films(films, [reply.message for reply in replies])
 
-    films = composed_films(arguments.data, arguments.films, arguments.seed, detector)
+    films = composed_films(arguments.data, arguments.films, arguments.seed, service.detector)
     knees = [knee for film in films if not film.landmarked for knee in film.knees]
     result = measured(films)
-    result["KL_of_the_same_knees_as_crops"] = grade_metrics(*labelled(grade_crops(knees, detector, grader), KL)[:2])
+    crops = grade_crops(knees, service.detector, service.grader)
+    result["KL_of_the_same_knees_as_crops"] = grade_metrics(*labelled(crops, KL)[:2])
     result["phantoms"] = measured(phantom_films(arguments.films, arguments.seed))
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "films.json").write_text(json.dumps(result, indent=2) + "\n")

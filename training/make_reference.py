@@ -14,12 +14,15 @@ import numpy as np
 from tqdm import tqdm
 
 from kneeoa.detection.detector import Detector
+from kneeoa.detection.message import detection_of
 from kneeoa.grading.grader import Grader
+from kneeoa.imaging import decode
 from kneeoa.messages import Message
+from kneeoa.reply import joints_of, replies_of
 from kneeoa.tasks import TASKS
 from kneeoa.telemetry import Reference
 from training.evaluate import WEIGHTS
-from training.evaluate_films import composed_films, reply_and_joints
+from training.evaluate_films import composed_films
 from training.store import to_dicom
 
 INTENSITY_BINS = 10
@@ -33,8 +36,11 @@ def graded_joints(films: Iterable[bytes], detector: Detector, grader: Grader) ->
     """The graded knees of some files, as replies have them, each with its main joint."""
     knees: list[GradedJoint] = []
     for data in films:
-        reply, joints = reply_and_joints(data, detector, grader)
-        knees += zip([knee for knee in reply["knees"] if knee["status"] == "graded"], joints, strict=True)
+        detection = detection_of(detector, decode(data))
+        joints = joints_of(detection, frozenset())
+        (reply,) = replies_of([(detection, joints)], grader)
+        graded = [knee for knee in reply["knees"] if knee["status"] == "graded"]
+        knees += zip(graded, [image for image, *_ in joints], strict=True)
     return knees
 
 

@@ -6,11 +6,12 @@ import threading
 from importlib import import_module
 from pathlib import Path
 
+from kneeoa import SAMPLE, __version__
 from kneeoa.messages import DISCLAIMER
 from kneeoa_client.batch import run
 from kneeoa_client.models import Management
 from kneeoa_client.names import printable
-from kneeoa_client.probe import SAMPLE, Probe, serve
+from kneeoa_client.probe import Probe, serve
 from kneeoa_client.server import ANY_VIEW, Server, ServerError
 
 APART = ("grade", "report", "pacs")  # modules of their own: what they draw and write with takes seconds to load
@@ -66,6 +67,7 @@ def probe(arguments: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(prog="kneeoa", description="Grades knee osteoarthritis. " + DISCLAIMER)
+    parser.add_argument("--version", action="version", version=f"kneeoa {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("grade", help="grade files, folders and globs through a running server")
     one.add_argument("paths", nargs="+", metavar="PATH")
@@ -79,6 +81,7 @@ def main(argv: list[str] | None = None) -> int:
         metavar="TASK,…",
         help="heat maps of what speaks for a finding; figures show one: KL before OA, JSN_L …",
     )
+    one.add_argument("--local", action="store_true", help="grade in this process; no server is asked")
     one.add_argument("--json", type=Path, metavar="DIR", help="write each film's reply")
     page = commands.add_parser("report", help="grade files and folders, and write web pages that need no server")
     page.add_argument("paths", nargs="+", metavar="STUDY", help="files, folders, globs, zip archives, DICOMDIRs")
@@ -142,6 +145,9 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.command in APART:
             return import_module(f"kneeoa_client.{arguments.command}").run(arguments)
         return {"batch": batch, "models": models, "probe": probe}[arguments.command](arguments)
+    except ModuleNotFoundError as error:
+        print(f"kneeoa: this needs {error.name}: pip install 'kneeoa[local,report,pacs,parquet]'", file=sys.stderr)
+        return 2
     except (ServerError, ValueError, OSError) as error:
         print(f"kneeoa: {printable(str(error))}", file=sys.stderr)
         return 2

@@ -6,18 +6,18 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 
 from kneeoa.errors import KneeOaError
 from kneeoa.messages import DISCLAIMER, Message
-from kneeoa.reporting.dicom import delivered_with
 from kneeoa.reporting.figure import DPI, OPACITY, displayed, draw_figure
 from kneeoa_client.flow import Answer, Flow
 from kneeoa_client.names import printable
 from kneeoa_client.outputs import Outputs
 from kneeoa_client.rows import Results, rows_of, table
-from kneeoa_client.server import ANY_VIEW, Server
+from kneeoa_client.server import ANY_VIEW, EXPLAIN, Server
 from kneeoa_client.sources import Source, distinct_stems, walk
 
 IN_FLIGHT = 8  # 2 × the workflow's batch size: fills every batch, stays far below the engine's lost-reply race
@@ -58,6 +58,8 @@ class Pages:
 
     def prepare(self) -> None:
         """Make the folders; raise ValueError where a file in them is in the way."""
+        if self.dicom:
+            import_module("kneeoa.reporting.dicom")  # what it needs may not be installed
         for folder, endings in ((self.json, ("json",)), (self.figures, ("png",)), (self.dicom, DICOM_ENDINGS)):
             if folder:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -84,6 +86,8 @@ class Pages:
             page.savefig(picture, format="png", dpi=DPI, metadata={"Software": "kneeoa"})
             self.outputs.write(self.figures / f"{name}.png", picture.getvalue())
         if self.dicom:
+            from kneeoa.reporting.dicom import delivered_with
+
             for ending, file in delivered_with(data, shown, page, reply, self.opacity).items():
                 self.outputs.write(self.dicom / f"{name}.{ending}", file)
 
@@ -94,9 +98,9 @@ def run(arguments: argparse.Namespace) -> int:
     outputs = Outputs.beside(films)
     opacity = OPACITY if arguments.opacity is None else arguments.opacity
     pages = Pages(distinct_stems(films), outputs, arguments.json, arguments.figures, arguments.dicom, opacity)
-    server = Server.find(arguments.server, arguments.key_file, arguments.proxy)
+    server = _local() if arguments.local else Server.find(arguments.server, arguments.key_file, arguments.proxy)
     if explain := arguments.explain or ("KL" if arguments.figures or arguments.dicom else None):
-        server.headers["X-Kneeoa-Explain"] = explain
+        server.headers[EXPLAIN] = explain
     if arguments.any_view:
         server.headers |= ANY_VIEW
     replies: dict[Source, Message] = {}
@@ -118,6 +122,12 @@ def run(arguments: argparse.Namespace) -> int:
                 print(DISCLAIMER)
             print("".join(f"kneeoa: {printable(line)}\n" for line in pages.problems), end="", file=sys.stderr)
     return int(bool(pages.problems) or not all_graded(replies.values()))
+
+
+def _local() -> Server:
+    from kneeoa_client.local import Local  # PyTorch takes seconds to load
+
+    return Local()
 
 
 def all_graded(replies: Iterable[Message]) -> bool:

@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from kneeoa_client.rows import COLUMNS, Row, rows_of
+from kneeoa.reporting.tables import COLUMNS, Row
+from kneeoa_client.rows import rows_of
 from kneeoa_client.server import is_failure
 from kneeoa_client.sources import Source
 
@@ -43,7 +44,7 @@ class Journal:
         self.failed: dict[str, Entry] = {}
         self.added = self.unread = 0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Journal":
         self._file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666), "a+b")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

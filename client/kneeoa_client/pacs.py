@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kneeoa.errors import KneeOaError, TooLarge
+from kneeoa.imaging.radiograph import MAX_BYTES
 from kneeoa.reporting.dicom import deliverables
 from kneeoa_client.peers import DeliveryFailed, DimsePeer, Peer, PeerAway, WebPeer, header_of, says_knee
 from kneeoa_client.provider import listen
 from kneeoa_client.server import Server, ServerError
-from kneeoa_client.sources import MAX_BYTES
 from kneeoa_client.spool import Spool
 
 log = logging.getLogger(__name__)

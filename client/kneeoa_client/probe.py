@@ -24,7 +24,6 @@ from kneeoa_client.models import Management
 from kneeoa_client.server import Server, ServerError
 
 NODES = ("detector", "grader")
-SAMPLE = Path(__file__).resolve().parents[2] / "samples/bilateral.dcm"
 MARGIN = 0.05  # grades that lead by less may differ from machine to machine
 FRESH = 3  # periods after which the last synthetic radiograph says nothing of now
 

@@ -14,8 +14,8 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import AssociationServer, RequestHandler
 
 from kneeoa.imaging.dicom import SOP_CLASSES, TRANSFER_SYNTAXES
+from kneeoa.imaging.radiograph import MAX_BYTES
 from kneeoa_client.peers import SUCCESS, TIMEOUT, header_of, passed_over
-from kneeoa_client.sources import MAX_BYTES
 
 log = logging.getLogger(__name__)
 OUT_OF_RESOURCES, NOT_UNDERSTOOD = 0xA700, 0xC000

@@ -20,12 +20,12 @@ from kneeoa.tasks import KL, OA, TASKS
 from kneeoa_client.grade import all_graded, grade_all
 from kneeoa_client.names import digest, printable
 from kneeoa_client.outputs import Outputs
-from kneeoa_client.rows import ORDER, rows_of
+from kneeoa_client.rows import rows_of
 from kneeoa_client.server import ANY_VIEW, Server
 from kneeoa_client.sources import Source, walk
 
 SIDES = {"R": "right", "L": "left", "unknown": "side unknown"}
-COLUMNS = ["film", "knee", "status", *(task.name.replace("_", "-") for task in ORDER), "P(OA) %", "remarks"]
+COLUMNS = ["film", "knee", "status", *(task.name.replace("_", "-") for task in TASKS), "P(OA) %", "remarks"]
 TEXTS = ("film", "knee", "status", "remarks")
 
 
@@ -126,7 +126,7 @@ def _rows(name: str, reply: Message, page: str | None) -> list[dict[str, Any]]:
     rows = []
     warnings = [knee["warnings"] for knee in reply["knees"]] or [[]]
     for row, warned in zip(rows_of(name, reply), warnings, strict=True):
-        shown = {task: "" if row[task.name] is None else row[task.name] for task in ORDER}
+        shown = {task: "" if row[task.name] is None else row[task.name] for task in TASKS}
         remarks = [word for word in (row["error_code"], *warned) if word]
         rows.append(
             {

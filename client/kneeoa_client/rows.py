@@ -7,54 +7,19 @@ from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from kneeoa.geometry import KEY_POINTS
-from kneeoa.tasks import OA, TASKS
+from kneeoa.reporting import tables
+from kneeoa.reporting.tables import COLUMNS as COLUMNS
+from kneeoa.reporting.tables import TEXTS, Row
+from kneeoa.tasks import TASKS
 from kneeoa_client.names import cell, printable
 from kneeoa_client.outputs import Outputs
 
-Row = dict[str, Any]
-ORDER = (TASKS[0], OA, *TASKS[2:])
-
-TEXTS = ["file", "knee", "status", "error_code"]
-COLUMNS = (
-    [*TEXTS, "score", "x1", "y1", "x2", "y2"]
-    + [f"{point}_{axis}" for point in KEY_POINTS for axis in "xy"]
-    + [
-        column
-        for task in ORDER
-        for column in (
-            task.name,
-            *([f"{task.name}_p1"] if task is OA else [f"{task.name}_p{i}" for i in range(task.grades)]),
-        )
-    ]
-)
-
 
 def rows_of(file: str, reply: dict[str, Any]) -> list[Row]:
-    """One row a knee; a film that could not be read is one row with its error code."""
-    file = printable(file)
-    if reply["status"] == "error":
-        return [{**dict.fromkeys(COLUMNS), "file": file, "knee": "unknown", "status": "error",
-                 "error_code": reply["error"]["code"]}]  # fmt: skip
-    return [{**dict.fromkeys(COLUMNS), "file": file, **_knee(knee)} for knee in reply["knees"]]
-
-
-def _knee(knee: dict[str, Any]) -> Row:
-    row: Row = {"knee": knee["knee"], "status": knee["status"], "error_code": knee["reason"], "score": knee["score"]}
-    if knee["box"]:
-        row |= dict(zip(("x1", "y1", "x2", "y2"), knee["box"], strict=True))
-        row |= {
-            f"{name}_{axis}": v for name, xy in knee["key_points"].items() for axis, v in zip("xy", xy, strict=True)
-        }
-    for task in ORDER:
-        graded = (knee["grades"] or {}).get(task.name)
-        if graded and graded["probabilities"]:
-            row[task.name] = graded["grade"]
-            shown = enumerate(graded["probabilities"])
-            row |= {f"{task.name}_p{i}": p for i, p in shown if task is not OA or i == 1}
-    return row
+    """`kneeoa.reporting.tables.rows_of`, with a name that can be printed."""
+    return tables.rows_of(printable(file), reply)
 
 
 class Results:
@@ -81,7 +46,7 @@ class Results:
         outputs.check(path)
         outputs.check(self.part, KINDS[path.suffix])
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Results":
         self.part.unlink(missing_ok=True)
         self._file = open(self.part, "x", newline="", encoding="utf-8")  # noqa: SIM115  (closed in __exit__)
         self._table = csv.DictWriter(self._file, COLUMNS)
@@ -140,7 +105,7 @@ KINDS = {".csv": ".csv", ".jsonl": ".jsonl", ".parquet": ".jsonl"}  # of the res
 
 def table(replies: dict[str, dict[str, Any]]) -> str:
     """The grades of some films, for a terminal."""
-    names = [task.name for task in ORDER]
+    names = [task.name for task in TASKS]
     lines = [f"{'film':<24} {'knee':<8} {'status':<10} " + " ".join(f"{name:>5}" for name in names)]
     for file, reply in replies.items():
         for row in rows_of(file, reply):

@@ -22,6 +22,7 @@ ATTEMPTS = 4  # however long they take: two may meet a worker that dies, and one
 NOT_OF_THE_FILM = (401, 403, 404, 405, 408, 429, 431)  # answers to the client, in the shape of a reply too
 AGAIN = (404, 408, 429)  # 404: restarted, and the model is not registered yet
 FAILURES = (408, 429)  # and 500 and above: of the server, not of the film
+EXPLAIN = "X-Kneeoa-Explain"  # names the tasks that get a heat map
 ANY_VIEW = {"X-Kneeoa-Any-View": "yes"}  # asks for grades even where a file says that its view is not frontal
 TIMEOUT = 120.0  # s; the workflow's own is 60 s
 

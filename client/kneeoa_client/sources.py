@@ -14,22 +14,16 @@ from typing import BinaryIO
 
 import pydicom
 
-from kneeoa.errors import KneeOaError, TooLarge
+from kneeoa.errors import KneeOaError, TooLarge, UnreadableFile
+from kneeoa.imaging.radiograph import MAX_BYTES
 from kneeoa_client.names import digest, file_stem
 
 ENDINGS = {".dcm", ".dicom", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ""}  # without an ending: taken for DICOM
 DICOMDIR = "DICOMDIR"
-MAX_BYTES = 64 << 20  # what the server accepts
 
 
 class SourceError(ValueError):
     """Something named is not there or cannot be listed."""
-
-
-class UnreadableFile(KneeOaError):
-    """The file could not be read from the disk or the archive."""
-
-    code = "unreadable_file"
 
 
 @dataclass(frozen=True)

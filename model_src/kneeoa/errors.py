@@ -3,6 +3,9 @@
 Messages are written by us and never quote the input: no DICOM value, file name or parser text may reach a log or a reply.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class KneeOaError(Exception):
     """A request that cannot be graded, with the code a client can act on.
@@ -74,8 +77,19 @@ class NotARadiograph(KneeOaError):
     code, http_status, stage = "not_a_radiograph", 422, "prepare"
 
 
+class UnreadableFile(KneeOaError):
+    """The file could not be read from the disk or the archive."""
+
+    code = "unreadable_file"
+
+
 class InternalError(KneeOaError):
     """Something failed on our side; the log has a line with this request's id."""
 
 
 BY_CODE = {kind.code: kind for kind in KneeOaError.__subclasses__()}  # the service's own: clients derive more of them
+
+
+def error_of(problem: Mapping[str, Any]) -> KneeOaError:
+    """The error that a message tells of, of the service's own."""
+    return BY_CODE[problem["code"]](problem["message"], stage=problem["stage"])

@@ -4,7 +4,7 @@ A detection may have more fields than are named here, so that the detector can g
 """
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
@@ -12,6 +12,7 @@ from jsonschema.validators import extend
 from kneeoa.errors import BY_CODE
 from kneeoa.geometry import KEY_POINTS
 from kneeoa.tasks import Laterality
+from kneeoa.wire import Reason, SideSource
 
 DETECTION_SCHEMA = "kneeoa.detection/1"
 STAGES = ("receive", "decode", "prepare", "detect", "grade")
@@ -51,13 +52,13 @@ def _object(required: tuple[str, ...] = (), **properties: Schema) -> Schema:
 _KNEE = {
     **_object(
         knee={"enum": [side.value for side in Laterality]},
-        side_source=_WORD,
+        side_source={"enum": [*get_args(SideSource)]},
         mirrored={"type": "boolean", "description": "mirrored must be true or false"},
         status={
             "enum": ["found", "not_found", "rejected"],
             "description": "each knee needs a status: found, not_found or rejected",
         },
-        reason=_optional(_WORD),
+        reason={"enum": [*get_args(Reason), None]},
         score=_optional({"type": "number", "minimum": 0, "maximum": 1}),
         box=_optional(_numbers(4)),
         main_joint=_optional(_numbers(4)),
@@ -78,7 +79,7 @@ _ERROR = {
     "required": ["code", "message", "stage", "http_status"],
     "properties": {
         "http_status": {"type": "integer"},
-        "stage": {"enum": STAGES},
+        "stage": {"enum": [*STAGES]},
         "message": {"type": "string", "maxLength": 500},
     },
     "maxProperties": 4,

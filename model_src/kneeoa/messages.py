@@ -20,6 +20,7 @@ from kneeoa.incoming import MAX_VALUES, objection
 from kneeoa.tasks import TASKS, Laterality
 
 REPLY_SCHEMA = "kneeoa.reply/1"
+NODES = {DETECTION_SCHEMA: ("detector",), REPLY_SCHEMA: ("detector", "grader")}  # whose models a message names
 DISCLAIMER = "Research software, not a medical device. Not for diagnosis or treatment decisions."
 PREVIEW = 1400  # pixels of the longer side: as many as the figure has for a film and its joints
 MAX_CROP = 4096  # pixels a side; a larger crop is no main joint of ours
@@ -82,7 +83,7 @@ def _rounded(value: Any, digits: int = 2) -> Any:
 
 
 def envelope(schema: str, error: KneeOaError | None = None, **content: Any) -> Message:
-    """The common shape of every reply: schema, status, error, content, disclaimer. A failure is an answer too."""
+    """The shape of every answer, whatever became of the request: what ``content`` does not say is null, or empty."""
     problem = error and {
         "code": error.code,
         "message": str(error),
@@ -90,7 +91,9 @@ def envelope(schema: str, error: KneeOaError | None = None, **content: Any) -> M
         "http_status": error.http_status,
     }
     status = "error" if error else "ok"
-    return {"schema": schema, "status": status, "error": problem, "knees": [], **content, "disclaimer": DISCLAIMER}
+    content = {"knees": [], "film": None, **content}
+    content["model"] = dict.fromkeys(NODES[schema]) | content.get("model", {})
+    return {"schema": schema, "status": status, "error": problem, **content, "disclaimer": DISCLAIMER}
 
 
 def parse_detection(body: bytes) -> Message:
@@ -125,19 +128,32 @@ def preview_of(film: np.ndarray) -> Message:
     return {"film": encode_png(small), "scale": round(scale, 6)}
 
 
-def parse_tasks(header: str | None, message: Message) -> frozenset[str]:
-    """The tasks that a header names, ``KL,FM``; without one none, or KL where a figure is to be drawn.
+def parse_side(named: str | None) -> Laterality | None:
+    """The side that a request names, if it does.
+
+    Raises
+    ------
+    BadRequest
+        If it is neither R nor L.
+    """
+    if named not in (None, "R", "L"):
+        raise BadRequest("the side of a knee (X-Knee-Side) must be R or L")
+    return None if named is None else Laterality(named)
+
+
+def parse_tasks(named: str | None, message: Message) -> frozenset[str]:
+    """The tasks that a request names, ``KL,FM``; without one none, or KL where a figure is to be drawn.
 
     Raises
     ------
     BadRequest
         If it names anything else.
     """
-    asked = header or ("KL" if message.get("preview") else "")
-    named = frozenset(name.strip() for name in asked.split(",") if name.strip())
-    if named - {task.name for task in TASKS}:
-        raise BadRequest("the header X-Kneeoa-Explain must list tasks, as in KL,FM", stage="grade")
-    return named
+    asked = named or ("KL" if message.get("preview") else "")
+    tasks = frozenset(name.strip() for name in asked.split(",") if name.strip())
+    if tasks - {task.name for task in TASKS}:
+        raise BadRequest("what is to be explained (X-Kneeoa-Explain) must be tasks, as in KL,FM", stage="grade")
+    return tasks
 
 
 def _refuse(constant: str) -> NoReturn:

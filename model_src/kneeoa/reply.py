@@ -1,13 +1,56 @@
 """The user's reply: the detector's message with grades in the place of crops."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
-from kneeoa.errors import KneeOaError
-from kneeoa.grading.grader import GradedKnee, Grader
-from kneeoa.messages import REPLY_SCHEMA, Message, encode_png, envelope
+import numpy as np
 
+from kneeoa.clock import Clock
+from kneeoa.errors import InternalError, KneeOaError
+from kneeoa.grading.grader import GradedKnee, Grader
+from kneeoa.messages import REPLY_SCHEMA, Message, decode_png, encode_png, envelope, shown_as
+from kneeoa.tasks import Laterality
+
+log = logging.getLogger(__name__)
+Joint = tuple[np.ndarray, Laterality, frozenset[str]]  # the side it looks like, the tasks to explain
+Item = tuple[Message | KneeOaError, list[Joint]]  # a detection message, or why there is none, and the joints it found
+
+# What a hand-made detection need not say.
+_UNSAID: Message = {
+    "knee": "unknown",
+    "side_source": "unknown",
+    "mirrored": False,
+    "status": "not_found",
+} | dict.fromkeys(("reason", "score", "box", "key_points", "main_joint"))
 _UNGRADED: Message = {"grades": None, "gate_lateral_share": None, "oa_kl_consistent": None, "warnings": []}
+
+
+def joints_of(message: Message, tasks: frozenset[str]) -> list[Joint]:
+    """The main joints of the knees that a detection message found, each with the ``tasks`` to explain.
+
+    Raises
+    ------
+    CorruptImage
+        If a crop is no PNG.
+    """
+    found = [knee for knee in message["knees"] if knee["status"] == "found"]
+    return [(decode_png(knee["crop"]), shown_as(knee), tasks) for knee in found]
+
+
+def replies_of(items: Sequence[Item], grader: Grader, clock: Clock | None = None) -> list[Message]:
+    """One reply each, in order; all joints go through the network together, and one by one where that fails."""
+    clock, joints = clock or Clock(), [joint for _, found in items for joint in found]
+    try:
+        with clock("grade"):
+            grades = iter(grader.grade(*map(list, zip(*joints, strict=True))) if joints else [])
+    except Exception as error:  # the type only: a message may quote the input
+        log.error("grader failed: %s", type(error).__name__)
+        if len(items) > 1:
+            return [reply for item in items for reply in replies_of([item], grader, clock)]
+        return [build_reply(InternalError(stage="grade"), [], grader)]
+    with clock("encode"):
+        return [build_reply(message, [next(grades) for _ in found], grader) for message, found in items]
 
 
 def build_reply(message: Message | KneeOaError, graded: Sequence[GradedKnee], grader: Grader) -> Message:
@@ -25,7 +68,7 @@ def build_reply(message: Message | KneeOaError, graded: Sequence[GradedKnee], gr
     for knee in message["knees"]:
         found = knee["status"] == "found"
         grading = _grading(next(grades), knee.get("main_joint")) if found else _UNGRADED
-        knees.append({**knee, "status": "graded" if found else knee["status"], **grading})
+        knees.append({**_UNSAID, **knee, "status": "graded" if found else knee["status"], **grading})
         knees[-1].pop("crop", None)
     reply = envelope(REPLY_SCHEMA, film=message.get("film"), knees=knees, model=model)
     if preview := message.get("preview"):

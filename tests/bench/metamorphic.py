@@ -18,10 +18,8 @@ from pydicom import uid
 from pydicom.encaps import encapsulate
 from tqdm import tqdm
 
-from kneeoa.detection.detector import Detector
-from kneeoa.grading.grader import Grader
-from tests.conftest import WEIGHTS
-from training.evaluate_films import composed_films, phantom_films, reply_to
+from kneeoa import KneeOA
+from training.evaluate_films import composed_films, phantom_films
 from training.films import Film
 from training.store import to_dicom
 
@@ -91,12 +89,12 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
-def answered(data: bytes, detector: Detector, grader: Grader) -> Knees:
-    knees = reply_to(data, detector, grader)["knees"]
+def answered(data: bytes, service: KneeOA) -> Knees:
+    knees = service.grade(data).message["knees"]
     return [(knee["knee"], knee["status"], knee["grades"] and knee["grades"]["KL"]["grade"]) for knee in knees]
 
 
-def measured(films: list[Film], seed: int, detector: Detector, grader: Grader) -> dict[str, list[bool]]:
+def measured(films: list[Film], seed: int, service: KneeOA) -> dict[str, list[bool]]:
     """Whether KL changed, of each knee, by variant.
 
     Raises
@@ -104,12 +102,12 @@ def measured(films: list[Film], seed: int, detector: Detector, grader: Grader) -
     AssertionError
         Where a side or the number of graded knees did.
     """
-    plain = [answered(stored(film), detector, grader) for film in tqdm(films, unit="film", disable=None)]
+    plain = [answered(stored(film), service) for film in tqdm(films, unit="film", disable=None)]
     changed: dict[str, list[bool]] = {}
     for name, variant in VARIANTS.items():
         rng = np.random.default_rng(seed)
         for at, (film, before) in enumerate(zip(films, plain, strict=True)):
-            after = answered(variant(film, rng), detector, grader)
+            after = answered(variant(film, rng), service)
             assert [k[:2] for k in after] == [k[:2] for k in before], f"{name}, film {at}: {before} became {after}"
             changed.setdefault(name, []).extend(
                 a[2] != b[2] for a, b in zip(after, before, strict=True) if b[1] == "graded"
@@ -123,15 +121,15 @@ def main() -> None:
     parser.add_argument("--films", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    detector = Detector.from_file(WEIGHTS / "detector.safetensors")
-    grader = Grader.from_file(WEIGHTS / "grader.safetensors")
+    service = KneeOA()
     composed = (
-        composed_films(given.data, given.films, given.seed, detector)
+        composed_films(given.data, given.films, given.seed, service.detector)
         if given.data
         else phantom_films(given.films, given.seed)
     )
-    changed = measured([each.film for each in composed], given.seed, detector, grader)
-    print(f"grader {grader.identity['sha256'][:12]}, detector {detector.identity['sha256'][:12]}, seed {given.seed}")
+    changed = measured([each.film for each in composed], given.seed, service)
+    grader, detector = (node.identity["sha256"][:12] for node in (service.grader, service.detector))
+    print(f"grader {grader}, detector {detector}, seed {given.seed}")
     print("| changed | knees | KL changed |\n|---|---|---|")
     for name, knees in changed.items():
         print(f"| {name} | {len(knees)} | {np.mean(knees):.1%} |")

@@ -12,14 +12,11 @@ from pathlib import Path
 from statistics import median
 
 from deploy import server as launcher
-from kneeoa.detection.detector import Detector
-from kneeoa.grading.grader import Grader
+from kneeoa import KneeOA
 from kneeoa_client.batch import run as batch
 from kneeoa_client.models import Management
 from kneeoa_client.server import Server
 from tests.bench.soak import good_films
-from tests.conftest import WEIGHTS
-from training.evaluate_films import reply_to
 
 BATCHES = (1, 4, 8)
 DELAY_MS = 50
@@ -28,8 +25,7 @@ DELAY_MS = 50
 def rates(number: int, rounds: int, seed: int) -> dict[str, list[float]]:
     """Films a second of each way, one value a round."""
     films = good_films(number, seed)
-    detector = Detector.from_file(WEIGHTS / "detector.safetensors")
-    grader = Grader.from_file(WEIGHTS / "grader.safetensors")
+    service = KneeOA()
     measured: dict[str, list[float]] = {}
 
     def measure(way: str, work: Callable[[], object]) -> None:
@@ -47,7 +43,7 @@ def rates(number: int, rounds: int, seed: int) -> dict[str, list[float]]:
             address, keys = json.loads((run / "server.json").read_text()), run / "key_file.json"
             server, management = Server.find(address["url"], keys), Management.find(address["management"], keys)
             for at in range(rounds):
-                measure("networks in one process", lambda: [reply_to(film, detector, grader) for film in films])
+                measure("networks in one process", lambda: list(service.grade_many(films, batch=1)))
                 measure("workflow, one by one", lambda: [server.post(film) for film in films])
                 for size in BATCHES:
                     management.up(size, DELAY_MS, 1)

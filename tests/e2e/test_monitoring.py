@@ -21,9 +21,10 @@ from deploy.gateway import launcher as gateway
 from deploy.monitoring import draw
 from deploy.monitoring import launcher as monitoring
 from deploy.monitoring.launcher import query
+from kneeoa import SAMPLE
 from kneeoa_client.cli import main as kneeoa
 from kneeoa_client.models import Management
-from kneeoa_client.probe import SAMPLE, Probe
+from kneeoa_client.probe import Probe
 from kneeoa_client.server import WORKFLOW, Server
 from tests.bench.soak import management, processes
 from tests.conftest import ROOT

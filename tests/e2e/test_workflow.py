@@ -20,7 +20,7 @@ from kneeoa_client.rows import COLUMNS
 from kneeoa_client.server import Server
 from tests.conftest import ROOT
 from tests.unit.dicom_factory import make_dicom
-from training.evaluate_films import composed_films, grade_films, reply_to
+from training.evaluate_films import composed_films, grade_films
 from training.store import to_dicom
 
 ENDPOINTS = ("wfpredict/knee_oa", "predictions/detector", "predictions/grader")
@@ -243,7 +243,7 @@ def test_no_patient_data_in_any_log(server, run):
     assert not any(b"SENTINEL" in path.read_bytes() for path in logs)
 
 
-def test_films_composed_from_val_knees_through_the_workflow(server, detector, grader, knee_kl):
+def test_films_composed_from_val_knees_through_the_workflow(server, service, knee_kl):
     """A guard, not the measurement: docs/results.md has that, from 100 films."""
     films = composed_films(knee_kl, number=16, seed=1)
 
@@ -255,7 +255,7 @@ def test_films_composed_from_val_knees_through_the_workflow(server, detector, gr
     assert result["key_point_error_percent_of_w"] <= 5
     # How good the grades are is docs/results.md's matter; that the workflow changes none of them is this test's.
     for film, reply in list(zip(films, replies, strict=True))[:6]:
-        alone = reply_to(to_dicom(film.film, **film.stored), detector, grader)
+        alone = service.grade(to_dicom(film.film, **film.stored)).message
         for ours, theirs in zip(alone["knees"], reply["knees"], strict=True):
             assert ours["status"] == theirs["status"]
             for task in TASKS if ours["grades"] else ():

@@ -11,7 +11,6 @@ from kneeoa.imaging.prepare import prepare_single, split_bilateral
 from kneeoa.messages import decode_png
 from kneeoa.tasks import Laterality
 from tests.conftest import ROOT
-from training.evaluate_films import reply_to
 from training.phantom import draw_film
 from training.store import to_dicom
 
@@ -47,7 +46,7 @@ def test_phantom_knees_are_found_in_either_polarity_and_any_depth(detector, mono
 
 
 @pytest.mark.parametrize("halves", [2, 1], ids=["bilateral", "single"])
-def test_a_film_that_shows_its_knees_mirrored_gets_the_same_grades(detector, grader, halves):
+def test_a_film_that_shows_its_knees_mirrored_gets_the_same_grades(service, halves):
     """A Patient Orientation of R first: columns run to the patient's right, and lateral is where medial usually is."""
     film = pydicom.dcmread(ROOT / "samples/moderate_oa.dcm")
     film.decompress()
@@ -60,7 +59,7 @@ def test_a_film_that_shows_its_knees_mirrored_gets_the_same_grades(detector, gra
         film.PixelData, film.PatientOrientation = np.ascontiguousarray(pixels).tobytes(), [orientation, "F"]
         file = BytesIO()
         film.save_as(file)
-        reply = reply_to(file.getvalue(), detector, grader, ["JSN_M"])
+        reply = service.grade(file.getvalue(), explain="JSN_M").message
         assert {knee["mirrored"] for knee in reply["knees"]} == {orientation == "R"}
         heat = {knee["knee"]: decode_png(knee["explanations"]["heat"]["JSN_M"]) for knee in reply["knees"]}
         return {

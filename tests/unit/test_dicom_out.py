@@ -26,17 +26,16 @@ from kneeoa.reporting.figure import displayed
 from kneeoa.tasks import TASKS
 from tests.conftest import ROOT
 from tests.unit.dicom_factory import gradient, make_dicom
-from training.evaluate_films import reply_to
 
 FILM = ROOT / "samples/moderate_oa.dcm"
 PAGE = np.zeros((90, 160, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
-def graded(detector, grader):
+def graded(service):
     """A film, as displayed, and its reply."""
     data = FILM.read_bytes()
-    reply = reply_to(data, detector, grader, ["KL"])
+    reply = service.grade(data, explain="KL").message
     return data, displayed(data, reply), reply
 
 

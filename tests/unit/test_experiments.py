@@ -9,8 +9,6 @@ import pandas as pd
 import pytest
 import yaml
 
-from kneeoa.detection.detector import Detector
-from kneeoa.grading.grader import Grader
 from kneeoa.grading.network import build_network
 from kneeoa.tasks import TASKS, Laterality
 from kneeoa.weights import save_weights
@@ -20,9 +18,8 @@ from training.ablate import main as ablate
 from training.cut_crops import main as cut_crops
 from training.data.knee_kl import read_knee_kl
 from training.data.manifest import as_manifest, write_manifest
-from training.evaluate import WEIGHTS
 from training.evaluate import main as evaluate
-from training.evaluate_films import grade_films, phantom_films, reply_to
+from training.evaluate_films import grade_films, phantom_films
 from training.make_synthetic import main as make_synthetic
 from training.phantom import draw_film
 from training.store import to_dicom
@@ -151,14 +148,10 @@ def test_what_cannot_be_trained_on_is_told_before_training(fault, knees, tmp_pat
     assert not (tmp_path / "run/last.ckpt").exists()
 
 
-def test_phantom_films_are_measured_from_their_bytes_on():
+def test_phantom_films_are_measured_from_their_bytes_on(service):
     (film,) = films = phantom_films(1, seed=0)
-    detector, grader = (
-        Detector.from_file(WEIGHTS / "detector.safetensors"),
-        Grader.from_file(WEIGHTS / "grader.safetensors"),
-    )
 
-    result = grade_films(films, [reply_to(to_dicom(film.film, **film.stored), detector, grader)])
+    result = grade_films(films, [service.grade(to_dicom(film.film, **film.stored)).message])
 
     assert (result["knees"], result["found"]) == (2, 1.0)
     assert result["iou"] > 0.7

@@ -12,12 +12,11 @@ from matplotlib.patches import Rectangle
 from kneeoa.messages import encode_png
 from kneeoa.reporting.figure import as_image, displayed, draw_figure
 from kneeoa.tasks import TASKS
-from training.evaluate_films import reply_to
 
 
 @pytest.fixture(scope="module")
-def bilateral(sample, detector, grader):
-    reply = reply_to(sample, detector, grader, ["KL"])
+def bilateral(sample, service):
+    reply = service.grade(sample, explain="KL").message
     return displayed(sample, reply), reply
 
 

@@ -19,7 +19,6 @@ from kneeoa_client.report import COLUMNS, study_of, write_report
 from kneeoa_client.sources import Source, distinct_stems
 from tests.unit.dicom_factory import gradient, make_dicom
 from tests.unit.test_figure import spoilt
-from training.evaluate_films import reply_to
 
 NASTY = "<script>document.title='SECRET'</script>&.dcm"
 CHROMIUM = [shutil.which("chromium"), shutil.which("chromedriver")]
@@ -29,8 +28,8 @@ in_a_browser = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def replies(sample, detector, grader) -> dict[str, dict]:
-    usual = reply_to(sample, detector, grader, ["KL"])
+def replies(sample, service) -> dict[str, dict]:
+    usual = service.grade(sample, explain="KL").message
     broken = envelope(REPLY_SCHEMA, CorruptImage(), model={"grader": usual["model"]["grader"]})
     kinds = {"b/two.dcm": "bilateral", "a/lost.dcm": "one not found", "a/side.dcm": "unknown side"}
     return {

@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 import numpy as np
 
 import kneeoa
-from kneeoa.errors import BY_CODE, CorruptImage, EmptyBody, InternalError, TooExpensive
+from kneeoa.errors import CorruptImage, EmptyBody, InternalError, TooExpensive, error_of
 from kneeoa.imaging.confined import Limits
 from kneeoa.imaging.radiograph import MAX_PIXELS, Radiograph, check_size
 
@@ -137,7 +137,7 @@ def _lay_out(data: bytes) -> int:
 
 def _film(answer: dict[str, Any], desk: int) -> Radiograph:
     if error := answer.get("error"):
-        raise BY_CODE[error["code"]](error["message"], stage=error["stage"])
+        raise error_of(error)
     rows, columns = answer["shape"]
     check_size(rows, columns)
     pixels = np.frombuffer(mmap.mmap(desk, rows * columns * _PIXEL.itemsize), _PIXEL).reshape(rows, columns)

@@ -9,6 +9,7 @@ from kneeoa.tasks import Laterality
 
 MAX_PIXELS = 32_000_000  # a long-leg film at 0.14 mm has about 25 megapixels; a worker needs up to 16 bytes for each
 MAX_SIDE = 16_384
+MAX_BYTES = 64 << 20  # of a file: what the server accepts
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Radiograph:
         False where the header says that the view is another, from the side for one.
     rows_run_to_right : bool
         True when image columns increase toward the patient's *right*, i.e. the display is swapped.
-    source : ``dicom`` or ``raster``
+    source : ``dicom``, ``raster`` or ``array``
     transfer_syntax : str or None
         Registered name, None for raster input.
     bits : int

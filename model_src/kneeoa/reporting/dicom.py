@@ -177,7 +177,7 @@ def _valid(element: DataElement) -> bool:
 def _place(kind: str, source: Dataset, reply: Message, *how: str) -> dict[str, Any]:
     """Series and instance: others for other films, kinds, weights, versions and sides, and ways to draw the page."""
     sides = ",".join(knee["knee"] for knee in reply["knees"])
-    weights = (model["sha256"] for model in reply["model"].values())
+    weights = (model["sha256"] for model in reply["model"].values() if model)
     of = source.SOPInstanceUID, kind, kneeoa.__version__, *weights, sides, *how
     return {
         "series_instance_uid": _uid(*of, "series"),
@@ -225,7 +225,9 @@ def _graded(
     corners = np.array([(box.x1, box.y1), (box.x2, box.y1), (box.x2, box.y2), (box.x1, box.y2), (box.x1, box.y1)])
     grades = {task: knee["grades"][task.name] for task in TASKS if not knee["grades"][task.name]["withheld"]}
     weights = [
-        f"{name} weights {model['version']}, SHA-256 {model['sha256']}" for name, model in reply["model"].items()
+        f"{name} weights {model['version']}, SHA-256 {model['sha256']}"
+        for name, model in reply["model"].items()
+        if model
     ]
     spaces = _spaces(film, knee, key_points)
     group = sr.PlanarROIMeasurementsAndQualitativeEvaluations(

@@ -113,7 +113,8 @@ def draw_figure(film: np.ndarray, reply: Message, scale: float = 1.0, opacity: f
 
 def versions(reply: Message) -> list[str]:
     """Of both weights, each with the beginning of its digest."""
-    return [f"{name} {model['version']} ({model['sha256'][:12]})" for name, model in reply["model"].items()]
+    models = reply["model"].items()
+    return [f"{name} {model['version']} ({model['sha256'][:12]})" for name, model in models if model]
 
 
 def as_image(figure: Figure, dpi: int = DPI) -> np.ndarray:
