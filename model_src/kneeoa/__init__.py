@@ -25,6 +25,7 @@ def __getattr__(name: str) -> Any:
         try:
             from kneeoa.pipeline import KneeOA
         except ModuleNotFoundError as error:
-            raise ImportError(f"KneeOA needs {error.name}: pip install 'kneeoa[local]'") from error
+            told = f"KneeOA needs {error.name}: pip install 'kneeoa[local]'"
+            raise ModuleNotFoundError(told, name=error.name) from error
         return KneeOA
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

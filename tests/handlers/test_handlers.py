@@ -70,6 +70,14 @@ def test_film_to_grades(grade, detection):
     assert set(reply["model"]) == {"detector", "grader"}
 
 
+def test_the_library_answers_as_the_handlers_do(grade, detection, service, sample):
+    context = Context(headers=[{"X-Kneeoa-Explain": "KL,FM"}])
+
+    (reply,) = grade.handle([{"body": bytearray(detection)}], context)
+
+    assert service.grade(sample, explain=["KL", "FM"]).message == json.loads(reply)
+
+
 def test_a_detection_that_torchserve_already_parsed_is_graded_alike(grade, detection):
     raw, parsed = grade.handle([{"body": detection}, {"body": json.loads(detection)}], Context())
 
