@@ -3,9 +3,6 @@
 Messages are written by us and never quote the input: no DICOM value, file name or parser text may reach a log or a reply.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 
 class KneeOaError(Exception):
     """A request that cannot be graded, with the code a client can act on.
@@ -90,6 +87,6 @@ class InternalError(KneeOaError):
 BY_CODE = {kind.code: kind for kind in KneeOaError.__subclasses__()}  # the service's own: clients derive more of them
 
 
-def error_of(problem: Mapping[str, Any]) -> KneeOaError:
+def error_of(problem: dict) -> KneeOaError:
     """The error that a message tells of, of the service's own."""
     return BY_CODE[problem["code"]](problem["message"], stage=problem["stage"])

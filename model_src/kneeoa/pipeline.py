@@ -10,14 +10,14 @@ from pathlib import Path
 
 from kneeoa.detection.detector import Detector
 from kneeoa.detection.message import detection_of, or_error
-from kneeoa.errors import error_of
+from kneeoa.errors import BadRequest, KneeOaError, error_of
 from kneeoa.graded_film import GradedFilm
 from kneeoa.grading.grader import Grader
 from kneeoa.imaging import decode
-from kneeoa.imaging.inputs import Source, Spacing, read
+from kneeoa.imaging.inputs import Source, Spacing, as_spacing, read
 from kneeoa.imaging.radiograph import Radiograph
 from kneeoa.messages import Message, parse_side, parse_tasks
-from kneeoa.reply import joints_of, replies_of
+from kneeoa.reply import Item, joints_of, replies_of
 from kneeoa.tasks import Laterality
 
 WEIGHTS = Path(__file__).parent / "data"
@@ -118,6 +118,8 @@ class KneeOA:
         KneeOaError
             If what is asked makes no sense.
         """
+        if batch < 1:
+            raise BadRequest("a batch has at least one film")
         return self._many(iter(films), batch, _asked(spacing_mm, side, explain, any_view))
 
     def _many(self, films: Iterator[Source], batch: int, asked: _Asked) -> Iterator[GradedFilm]:
@@ -126,7 +128,7 @@ class KneeOA:
             yield from self._replies(some, detections, asked)
 
     def _replies(self, films: Sequence[Source], detections: Sequence[Message], asked: _Asked) -> Iterator[GradedFilm]:
-        items = [(detection, joints_of(detection, asked.tasks)) for detection in detections]
+        items = [_item(detection, asked.tasks) for detection in detections]
         return map(GradedFilm.of, replies_of(items, self.grader), films)
 
     def _detection(self, film: Source, asked: _Asked) -> Message:
@@ -143,6 +145,13 @@ class KneeOA:
         return GuardedDecoder()
 
 
+def _item(detection: Message, tasks: frozenset[str]) -> Item:
+    try:
+        return detection, joints_of(detection, tasks)
+    except KneeOaError as error:  # a joint may be larger than a message may hold
+        return error, []
+
+
 def _asked(spacing_mm: Spacing | None, side: str | None, explain: str | Iterable[str], any_view: bool) -> _Asked:
     tasks = explain if isinstance(explain, str) else ",".join(explain)
-    return _Asked(spacing_mm, parse_side(side), parse_tasks(tasks, {}), any_view)
+    return _Asked(as_spacing(spacing_mm), parse_side(side), parse_tasks(tasks, {}), any_view)

@@ -83,6 +83,14 @@ def test_no_film_costs_another_its_grades(service, graded, tmp_path):
         replies[0].draw()
 
 
+def test_a_joint_that_is_too_large_for_a_message_costs_its_own_film_only(service, monkeypatch):
+    monkeypatch.setattr("kneeoa.messages.MAX_CROP", 200)
+
+    replies = list(service.grade_many([SAMPLE, b"no film"]))
+
+    assert [reply.error.code for reply in replies] == ["corrupt_image", "unsupported_media_type"]
+
+
 def test_a_network_that_fails_on_a_batch_grades_its_films_alone(service, graded):
     class Small:
         """As a card that has no room for more than one film."""
@@ -142,9 +150,10 @@ def test_what_makes_no_sense_is_refused(service, pixels, asked):
         service.grade(pixels[:, : pixels.shape[1] // 2], **asked)
 
 
-def test_options_of_many_are_refused_before_the_first_film(service):
+@pytest.mark.parametrize("asked", [{"explain": "XX"}, {"side": "left"}, {"spacing_mm": 100}, {"batch": 0}])
+def test_options_of_many_are_refused_before_the_first_film(service, asked):
     with pytest.raises(BadRequest):
-        service.grade_many([], explain="XX")
+        service.grade_many([], **asked)
 
 
 def test_the_side_of_a_single_knee_can_be_told(service, pixels):

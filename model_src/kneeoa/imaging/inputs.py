@@ -44,7 +44,7 @@ def read(
     EmptyBody, UnsupportedMedia, UnsupportedDicom, CorruptImage, TooLarge, TooExpensive
         As ``decode`` does.
     """
-    spacing = _spacing(spacing_mm)
+    spacing = as_spacing(spacing_mm)
     radiograph = _of_array(film) if isinstance(film, np.ndarray) else decode(_bytes_of(film))
     return replace(radiograph, spacing_mm=radiograph.spacing_mm or spacing)
 
@@ -96,7 +96,14 @@ def _of_array(pixels: np.ndarray) -> Radiograph:
     )
 
 
-def _spacing(millimetres: Spacing | None) -> tuple[float, float] | None:
+def as_spacing(millimetres: Spacing | None) -> tuple[float, float] | None:
+    """Row and column.
+
+    Raises
+    ------
+    BadRequest
+        If it is no spacing of a radiograph.
+    """
     if millimetres is None:
         return None
     try:
