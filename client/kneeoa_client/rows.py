@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from kneeoa.geometry import KEY_POINTS
 from kneeoa.tasks import OA, TASKS
-from kneeoa_client.names import cell, printable
+from kneeoa_client.names import KINDS, cell, printable
 from kneeoa_client.outputs import Outputs
 
 Row = dict[str, Any]
@@ -133,9 +133,6 @@ def _as_parquet(lines: Path) -> bytes:
         while some := list(itertools.islice(left, 5000)):
             writer.write_table(pyarrow.Table.from_pylist(some, schema))
     return written.getvalue()
-
-
-KINDS = {".csv": ".csv", ".jsonl": ".jsonl", ".parquet": ".jsonl"}  # of the results; of their rows while they come
 
 
 def table(replies: dict[str, dict[str, Any]]) -> str:
