@@ -1,4 +1,4 @@
-"""Writes what README.md shows from the service itself, the reply and the picture, and the reply that the probe expects."""
+"""Writes what the documents show from the service itself: README's picture, docs/api.md's reply, and what the probe expects."""
 
 import json
 import re
@@ -29,15 +29,15 @@ def main() -> None:
     grader = Grader.from_file(WEIGHTS / "grader.safetensors")
     film = (ROOT / "samples/moderate_oa.dcm").read_bytes()
     shown = reply_to(film, detector, grader, ["KL"])
-    page = draw_figure(displayed(film, shown), shown)
-    Image.fromarray(as_image(page, dpi=88)).quantize(256, kmeans=4).save(ROOT / "docs/sample.png", optimize=True)
+    figure = draw_figure(displayed(film, shown), shown)
+    Image.fromarray(as_image(figure, dpi=88)).quantize(256, kmeans=4).save(ROOT / "docs/sample.png", optimize=True)
     reply = reply_to((ROOT / "samples/bilateral.dcm").read_bytes(), detector, grader)
     (ROOT / "samples/bilateral.json").write_text(json.dumps(reply, indent=1) + "\n")  # what `kneeoa probe` expects
     text = json.dumps(shorten(reply), indent=2)
     flat = re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m[1]) + "]", text)
-    readme = ROOT / "README.md"
-    before, rest = readme.read_text().split("```json\n", 1)
-    readme.write_text(f"{before}```json\n{flat}\n```{rest.split('```', 1)[1]}")
+    page = ROOT / "docs/api.md"
+    before, rest = page.read_text().split("```json\n", 1)
+    page.write_text(f"{before}```json\n{flat}\n```{rest.split('```', 1)[1]}")
 
 
 if __name__ == "__main__":

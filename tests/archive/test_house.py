@@ -1,13 +1,17 @@
-"""The rules of the house (docs/design.md) that a machine can check."""
+"""The rules of the house (docs/architecture.md) that a machine can check."""
 
 import ast
 import json
+import re
 import socket
 import subprocess
 
 import pytest
+import yaml
 from safetensors import safe_open
 
+import kneeoa
+from kneeoa.errors import BY_CODE
 from kneeoa.weights import read_weights
 from tests.conftest import ROOT, WEIGHTS
 
@@ -142,6 +146,28 @@ def test_the_lock_file_names_no_host():
 
     assert "://" not in text
     assert "--hash=sha256:" in text
+
+
+def test_the_api_page_lists_the_errors_that_there_are():
+    rows = re.findall(r"^\| `(\w+)` \| (\d{3}) \|", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
+
+    assert {code: int(status) for code, status in rows} == {code: kind.http_status for code, kind in BY_CODE.items()}
+
+
+def test_changelog_and_citation_name_this_version_and_every_release_has_a_date():
+    headings = [line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("## ")]
+    released = [heading for heading in headings if heading != "## Unreleased"]
+
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == kneeoa.__version__
+    assert all(re.fullmatch(r"## \d+\.\d+\.\d+ \(\d{4}-\d\d-\d\d\)", heading) for heading in released)
+    assert released[0].split()[1] == kneeoa.__version__
+
+
+def test_hooks_before_a_commit_fetch_nothing():
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+
+    assert [repository["repo"] for repository in config["repos"]] == ["local"]
+    assert all(hook["entry"].startswith(".venv/bin/") for hook in config["repos"][0]["hooks"])
 
 
 def test_grpc_listens_where_nobody_can_connect():

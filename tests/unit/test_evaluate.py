@@ -41,6 +41,7 @@ def folder(tmp_path, rng):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_evaluate_writes_metrics_predictions_and_a_report(folder, tmp_path):
     out = tmp_path / "out"
 

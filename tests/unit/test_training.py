@@ -129,6 +129,7 @@ def trained(tmp_path_factory):
     return detector, train_grader(None, None, config, out / "grader", seed=0), config, out
 
 
+@pytest.mark.slow
 def test_training_runs_end_to_end_and_its_weights_serve(trained):
     _, weights, _, _ = trained
     grader = Grader.from_file(weights)
@@ -139,6 +140,7 @@ def test_training_runs_end_to_end_and_its_weights_serve(trained):
     assert graded.probabilities["KL"].shape == (5,)
 
 
+@pytest.mark.slow
 def test_a_finished_run_resumes_to_the_same_weights(trained):
     _, weights, config, out = trained
     before = weights.read_bytes()
