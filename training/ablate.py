@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from kneeoa.detection.detector import Detector
+from kneeoa.disclaimer import DISCLAIMER
 from kneeoa.grading.grader import Grader
-from kneeoa.messages import DISCLAIMER
 from kneeoa.tasks import OA, TASKS
 from kneeoa.weights import WeightsError
 from training.config import ConfigError, read_config

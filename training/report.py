@@ -9,7 +9,7 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from kneeoa.messages import DISCLAIMER
+from kneeoa.disclaimer import DISCLAIMER
 from kneeoa.tasks import TASKS, Task
 from training.metrics import CALIBRATION_BINS
 

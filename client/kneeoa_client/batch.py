@@ -12,7 +12,7 @@ from kneeoa_client.journal import Journal
 from kneeoa_client.outputs import Outputs
 from kneeoa_client.rows import Results
 from kneeoa_client.server import Server
-from kneeoa_client.sources import Source, walk
+from kneeoa_client.sources import Source, skipped_line, walk
 
 
 @dataclass
@@ -22,6 +22,7 @@ class Summary:
     films: int = 0
     before: int = 0
     unread: int = 0
+    skipped: list[Source] = field(default_factory=list)
     statuses: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     graders: Counter[str] = field(default_factory=Counter)
@@ -36,6 +37,7 @@ class Summary:
         """For a person to read in the morning."""
         rate = (self.films - self.before) / self.seconds if self.seconds else 0.0
         told = [f"{self.films} films, {self.before} of them from an earlier run; {rate:.2f} films/s"]
+        told += skipped_line(self.skipped)
         if self.unread:
             told.append(f"{self.unread} lines of the journal could not be used; their films were graded again")
         for kind, counted in (("", self.statuses), ("error ", self.errors), ("graded by ", self.graders)):
@@ -51,9 +53,11 @@ def run(names: Sequence[str], results: Path, server: Server, in_flight: int) -> 
     ServerError
         If the server was away for longer than the client waits. Films already answered stay answered.
     ValueError
-        If the results' ending is unknown, a name is not there, another run writes to them, or a file that is not ours.
+        If the results' ending is unknown, a name is not there or holds no radiograph, another run writes to them, or a
+        file is there that is not ours.
     """
-    started, total = time.monotonic(), sum(1 for _ in walk(names))
+    started, skipped = time.monotonic(), list[Source]()
+    total = sum(1 for _ in walk(names, skipped))
     outputs = Outputs.beside(walk(names))
     Results(results, outputs)  # before anything is graded
     with Journal(results) as journal:
@@ -66,7 +70,7 @@ def run(names: Sequence[str], results: Path, server: Server, in_flight: int) -> 
         finally:
             with Results(results, outputs) as written:
                 written.add(journal.rows())
-        summary = Summary(unread=journal.unread, seconds=time.monotonic() - started)
+        summary = Summary(unread=journal.unread, skipped=skipped, seconds=time.monotonic() - started)
         for entry in journal.entries():
             summary.films += 1
             summary.statuses[entry["status"]] += 1

@@ -3,22 +3,24 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 
+from kneeoa.disclaimer import DISCLAIMER
 from kneeoa.errors import KneeOaError
-from kneeoa.messages import DISCLAIMER, Message
+from kneeoa.messages import Message
 from kneeoa.reporting.figure import DPI, OPACITY, displayed, draw_figure
 from kneeoa_client.flow import Answer, Flow
 from kneeoa_client.names import printable
 from kneeoa_client.outputs import Outputs
 from kneeoa_client.rows import Results, rows_of, table
 from kneeoa_client.server import ANY_VIEW, EXPLAIN, Server
-from kneeoa_client.sources import Source, distinct_stems, walk
+from kneeoa_client.sources import Source, distinct_stems, skipped_line, walk
 
 IN_FLIGHT = 8  # 2 × the workflow's batch size: fills every batch, stays far below the engine's lost-reply race
 DICOM_ENDINGS = ("sr.dcm", "sc.dcm")
@@ -45,7 +47,7 @@ def grade_all(
 class Pages:
     """What is made from each film: reply, figure, DICOM objects, each in its folder, where one is named.
 
-    What cannot be made or written is told in ``problems``, and keeps nothing else.
+    What cannot be made or written is told in ``problems``, and keeps nothing else; ``made`` counts files by folder.
     """
 
     names: dict[Source, str]
@@ -55,6 +57,7 @@ class Pages:
     dicom: Path | None
     opacity: float
     problems: list[str] = field(default_factory=list)
+    made: Counter[Path] = field(default_factory=Counter)
 
     def prepare(self) -> None:
         """Make the folders; raise ValueError where a file in them is in the way."""
@@ -76,7 +79,7 @@ class Pages:
 
     def _make(self, name: str, data: bytes, reply: Message) -> None:
         if self.json:
-            self.outputs.write(self.json / f"{name}.json", json.dumps(reply, indent=2).encode() + b"\n")
+            self._write(self.json, f"{name}.json", json.dumps(reply, indent=2).encode() + b"\n")
         if reply["status"] == "error" or not (self.figures or self.dicom):
             return
         shown = displayed(data, reply)
@@ -84,17 +87,22 @@ class Pages:
         if self.figures:
             picture = BytesIO()
             page.savefig(picture, format="png", dpi=DPI, metadata={"Software": "kneeoa"})
-            self.outputs.write(self.figures / f"{name}.png", picture.getvalue())
+            self._write(self.figures, f"{name}.png", picture.getvalue())
         if self.dicom:
             from kneeoa.reporting.dicom import delivered_with
 
             for ending, file in delivered_with(data, shown, page, reply, self.opacity).items():
-                self.outputs.write(self.dicom / f"{name}.{ending}", file)
+                self._write(self.dicom, f"{name}.{ending}", file)
+
+    def _write(self, folder: Path, name: str, data: bytes) -> None:
+        self.outputs.write(folder / name, data)
+        self.made[folder] += 1
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Grade films: 0 when every film was answered, 1 when some could not be graded, 2 when the server is not there."""
-    films = list(walk(arguments.paths))
+    skipped: list[Source] = []
+    films = list(walk(arguments.paths, skipped))
     outputs = Outputs.beside(films)
     opacity = OPACITY if arguments.opacity is None else arguments.opacity
     pages = Pages(distinct_stems(films), outputs, arguments.json, arguments.figures, arguments.dicom, opacity)
@@ -105,22 +113,23 @@ def run(arguments: argparse.Namespace) -> int:
         server.headers |= ANY_VIEW
     replies: dict[Source, Message] = {}
     ranks = {film: rank for rank, film in enumerate(films)}
-    with Results(arguments.out, outputs) if arguments.out else nullcontext() as written:
-        pages.prepare()
+    results = Results(arguments.out, outputs) if arguments.out else None
 
-        def use(film: Source, data: bytes, reply: Message) -> None:
-            if written:
-                written.add(rows_of(film.name, reply), ranks[film])
-            replies[film] = reply
-            pages.add(film, data, reply)
+    def use(film: Source, data: bytes, reply: Message) -> None:
+        if results:
+            results.add(rows_of(film.name, reply), ranks[film])
+        replies[film] = reply
+        pages.add(film, data, reply)
 
-        try:
+    try:
+        with results or nullcontext():
+            pages.prepare()
             grade_all(films, server, arguments.side, use)
-        finally:
-            if not arguments.out and replies:
-                print(table({film.name: replies[film] for film in films if film in replies}))
-                print(DISCLAIMER)
-            print("".join(f"kneeoa: {printable(line)}\n" for line in pages.problems), end="", file=sys.stderr)
+    finally:
+        if replies:
+            shown = [] if results else [table({film.name: replies[film] for film in films if film in replies})]
+            print("\n".join([*shown, counted(replies.values(), skipped), *_written(results, pages), DISCLAIMER]))
+        print("".join(f"kneeoa: {printable(line)}\n" for line in pages.problems), end="", file=sys.stderr)
     return int(bool(pages.problems) or not all_graded(replies.values()))
 
 
@@ -128,6 +137,21 @@ def _local() -> Server:
     from kneeoa_client.local import Local  # PyTorch takes seconds to load
 
     return Local()
+
+
+def counted(replies: Collection[Message], skipped: Sequence[Source]) -> str:
+    """How many films there were, and what became of them, as a line to print."""
+    statuses = Counter(reply["status"] for reply in replies).most_common()
+    told = ", ".join(f"{number} {status}" for status, number in statuses)
+    films = "radiograph" if len(replies) == 1 else "radiographs"
+    return "; ".join([f"{len(replies)} {films}: {told}", *skipped_line(skipped)])
+
+
+def _written(results: Results | None, pages: Pages) -> list[str]:
+    """Where everything is now."""
+    files = [str(results.path)] if results and not results.part.exists() else []
+    folders = [f"{folder}/ ({number} {'file' if number == 1 else 'files'})" for folder, number in pages.made.items()]
+    return [f"wrote {printable(path)}" for path in files + folders]
 
 
 def all_graded(replies: Iterable[Message]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import requests
 
-from kneeoa_client.server import ServerError, locate
+from kneeoa_client.server import ServerError, locate, silent
 from kneeoa_client.web import ask
 
 NAMES = ("detector", "grader")
@@ -81,7 +81,7 @@ class Management:
             headers = {"Authorization": f"Bearer {key}"}
             reply = ask(method, f"{self.url}/{path}", params=query, headers=headers, timeout=TIMEOUT)
         except (requests.RequestException, OSError, ValueError, KeyError) as error:
-            raise ServerError(f"no answer from {self.url} ({type(error).__name__})") from None
+            raise ServerError(silent(self.url, error, "--management")) from None
         if reply.status_code not in accepted:
             raise ServerError(f"{self.url} answered HTTP {reply.status_code} to {method} {path}")
         return None if reply.status_code == 404 else reply.json()

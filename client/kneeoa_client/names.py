@@ -4,6 +4,7 @@ import hashlib
 import re
 
 LONGEST = 120  # bytes of a stem, of the 255 that a file's name may have
+KINDS = {".csv": ".csv", ".jsonl": ".jsonl", ".parquet": ".jsonl"}  # of tables; of their rows while they come
 
 
 def printable(text: str) -> str:

@@ -147,8 +147,6 @@ class Loop:
 
 def run(arguments: argparse.Namespace) -> int:
     """Take films from a PACS, and give reports back, until it is told to stop: 0."""
-    if not arguments.peer and not arguments.dicomweb:
-        raise ValueError("name the PACS: --peer AET@HOST:PORT or --dicomweb URL")
     credential = arguments.dicomweb_auth.read_text().strip() if arguments.dicomweb_auth else None
     web = WebPeer(arguments.dicomweb, arguments.days, credential, arguments.proxy) if arguments.dicomweb else None
     peer = DimsePeer.parse(arguments.peer, arguments.aet) if arguments.peer else web

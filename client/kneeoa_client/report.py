@@ -13,11 +13,12 @@ from jinja2 import Environment, PackageLoader
 from PIL import Image
 from pydicom import dcmread
 
+from kneeoa.disclaimer import DISCLAIMER
 from kneeoa.imaging.quiet import quiet
-from kneeoa.messages import DISCLAIMER, Message
+from kneeoa.messages import Message
 from kneeoa.reporting.figure import OPACITY, WARNINGS, as_image, displayed, draw_figure, origin, versions
 from kneeoa.tasks import KL, OA, TASKS
-from kneeoa_client.grade import all_graded, grade_all
+from kneeoa_client.grade import all_graded, counted, grade_all
 from kneeoa_client.names import digest, printable
 from kneeoa_client.outputs import Outputs
 from kneeoa_client.rows import rows_of
@@ -31,7 +32,8 @@ TEXTS = ("film", "knee", "status", "remarks")
 
 def run(arguments: argparse.Namespace) -> int:
     """Grade films and write their report: 0 when every film was graded, 1 when some could not be, 2 without a server."""
-    films = list(walk(arguments.paths))
+    skipped: list[Source] = []
+    films = list(walk(arguments.paths, skipped))
     outputs = Outputs.beside(films)
     server = Server.find(arguments.server, arguments.key_file, arguments.proxy)
     server.headers = {"X-Kneeoa-Explain": arguments.explain, **(ANY_VIEW if arguments.any_view else {})}
@@ -57,8 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
             if replies:
                 answered = {film.name: replies[film.name] for film in films if film.name in replies}
                 write_report(outputs, folder, answered, studies)
-    print(folder / "index.html")
-    print(DISCLAIMER)
+                print(counted(replies.values(), skipped), f"wrote {folder / 'index.html'}", DISCLAIMER, sep="\n")
     return int(not all_graded(replies.values()))
 
 

@@ -13,7 +13,7 @@ from kneeoa.reporting import tables
 from kneeoa.reporting.tables import COLUMNS as COLUMNS
 from kneeoa.reporting.tables import TEXTS, Row
 from kneeoa.tasks import TASKS
-from kneeoa_client.names import cell, printable
+from kneeoa_client.names import KINDS, cell, printable
 from kneeoa_client.outputs import Outputs
 
 
@@ -98,9 +98,6 @@ def _as_parquet(lines: Path) -> bytes:
         while some := list(itertools.islice(left, 5000)):
             writer.write_table(pyarrow.Table.from_pylist(some, schema))
     return written.getvalue()
-
-
-KINDS = {".csv": ".csv", ".jsonl": ".jsonl", ".parquet": ".jsonl"}  # of the results; of their rows while they come
 
 
 def table(replies: dict[str, dict[str, Any]]) -> str:

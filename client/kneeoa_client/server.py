@@ -119,7 +119,7 @@ class Server:
         try:
             answer = self._send(film, endpoint, side)
         except requests.RequestException as error:
-            raise ServerError(f"no answer from {self.url} ({type(error).__name__})") from None
+            raise ServerError(silent(self.url, error)) from None
         if (message := _ours(answer)) is None:
             raise ServerError(f"{self.url} answered HTTP {answer.status_code}: {_text(answer)}")
         return message
@@ -152,7 +152,7 @@ class Server:
                 if message is not None and message["error"]["code"] == "busy":
                     started, attempts = time.monotonic(), 0  # it is there and works: waiting for a place is no failure
             except (requests.ConnectionError, requests.Timeout) as error:
-                fault = f"no answer from {self.url} ({type(error).__name__})"
+                fault = silent(self.url, error)
                 if not self.reached:
                     raise ServerError(fault) from None
             if attempts >= ATTEMPTS and time.monotonic() + pause > started + patience:
@@ -184,6 +184,13 @@ class Server:
             return False
         changed, self.key = key != self.key, key
         return changed
+
+
+def silent(url: str, error: Exception, option: str = "--server") -> str:
+    """What to do about a server that does not answer."""
+    if isinstance(error, requests.ConnectionError):
+        return f"no answer from {url}: start a server with `make serve`, or name another with {option}"
+    return f"no answer from {url} ({type(error).__name__})"
 
 
 def _ours(answer: requests.Response) -> dict[str, Any] | None:

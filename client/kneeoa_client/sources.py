@@ -20,10 +20,20 @@ from kneeoa_client.names import digest, file_stem
 
 ENDINGS = {".dcm", ".dicom", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ""}  # without an ending: taken for DICOM
 DICOMDIR = "DICOMDIR"
+WRITTEN = {
+    ".sr.dcm": b"kneeoa",
+    ".sc.dcm": b"kneeoa",
+    ".png": b"Software\0kneeoa",
+}  # endings of our own files → what they hold
+NEAR = 8192  # bytes from the beginning, within which they hold it
 
 
 class SourceError(ValueError):
     """Something named is not there or cannot be listed."""
+
+
+class NoRadiographs(SourceError):
+    """All that was named is there, and no radiograph is in it."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,18 @@ class Source:
             return f"{found.st_size} {hashlib.sha256(self.read()).hexdigest() if removable(found.st_dev) else found.st_mtime_ns}"
         except (OSError, KneeOaError):
             return "unreadable"
+
+    @property
+    def written_by_us(self) -> bool:
+        """Whether it is a report or a figure of ours: nothing to grade."""
+        mark = next((mark for ending, mark in WRITTEN.items() if self.path.name.lower().endswith(ending)), None)
+        if mark is None or self.member is not None:
+            return False
+        try:
+            with _opened(self.path) as file:
+                return mark in file.read(NEAR)
+        except OSError:
+            return False
 
     @property
     def stem(self) -> str:
@@ -125,19 +147,37 @@ def distinct_stems(films: Sequence[Source]) -> dict[Source, str]:
     }
 
 
-def walk(names: Sequence[str]) -> Iterator[Source]:
+def walk(names: Sequence[str], skipped: list[Source] | None = None) -> Iterator[Source]:
     """Files as named, globs expanded, folders and zip archives searched for images, DICOMDIRs followed; each film once.
+
+    What kneeoa wrote itself is passed over, and added to ``skipped``.
 
     Raises
     ------
+    NoRadiographs
+        At the end, if there was nothing.
     SourceError
         If a name matches nothing, or a folder, an archive or a DICOMDIR cannot be read.
     """
-    seen = set()
+    seen: set[str] = set()
+    ours = [] if skipped is None else skipped
+    empty = True
     for source in _walk(names):
-        if (place := source.place) not in seen:
-            seen.add(place)
+        if (place := source.place) in seen:
+            continue
+        seen.add(place)
+        if source.written_by_us:
+            ours.append(source)
+        else:
+            empty = False
             yield source
+    if empty:
+        raise NoRadiographs("; ".join([f"no radiographs in {', '.join(names)}", *skipped_line(ours)]))
+
+
+def skipped_line(skipped: Sequence[Source]) -> list[str]:
+    """How many files of our own were passed over, as a line to print; none where none was."""
+    return [f"{len(skipped)} {'file' if len(skipped) == 1 else 'files'} written by kneeoa skipped"] if skipped else []
 
 
 def _walk(names: Sequence[str]) -> Iterator[Source]:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import cv2
 import numpy as np
 
+from kneeoa.disclaimer import DISCLAIMER
 from kneeoa.errors import BadRequest, CorruptImage, KneeOaError
 from kneeoa.geometry import KEY_POINTS, Box, KeyPoints
 from kneeoa.incoming import DETECTION_SCHEMA as DETECTION_SCHEMA
@@ -21,7 +22,6 @@ from kneeoa.tasks import TASKS, Laterality
 
 REPLY_SCHEMA = "kneeoa.reply/1"
 NODES = {DETECTION_SCHEMA: ("detector",), REPLY_SCHEMA: ("detector", "grader")}  # whose models a message names
-DISCLAIMER = "Research software, not a medical device. Not for diagnosis or treatment decisions."
 PREVIEW = 1400  # pixels of the longer side: as many as the figure has for a film and its joints
 MAX_CROP = 4096  # pixels a side; a larger crop is no main joint of ours
 

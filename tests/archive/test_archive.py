@@ -1,5 +1,6 @@
 """What is inside the archives: code, weights, nothing else."""
 
+import os
 import zipfile
 
 import pytest
@@ -43,6 +44,18 @@ def test_the_workflow_chains_the_two_archives(store):
 def test_fresh_archives_are_not_rebuilt(store, tmp_path):
     assert not stale(store)
     assert stale(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["detector.mar", "grader.mar", "knee_oa.war"])
+def test_an_archive_older_than_a_source_is_rebuilt(store, name):
+    newest = max(p.stat().st_mtime for folder in ("model_src", "handlers") for p in (ROOT / folder).rglob("*.py"))
+    before = (store / name).stat().st_mtime
+    try:
+        os.utime(store / name, (newest - 1, newest - 1))
+        assert stale(store)
+    finally:
+        os.utime(store / name, (before, before))
+    assert not stale(store)
 
 
 def test_another_grader_can_be_served_and_the_shipped_one_comes_back(store, tmp_path):

@@ -12,8 +12,7 @@ import requests
 
 from deploy.server import free_port
 from tests.e2e.waiting import until
-
-DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+from tests.tools import DICOMWEB
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def running(folder: Path) -> Iterator[Orthanc]:
         "DicomAlwaysAllowStore": True,
         "AuthenticationEnabled": False,
         "DicomModalities": {"kneeoa": ["KNEEOA", "127.0.0.1", ours]},
-        "Plugins": [str(DICOMWEB)],
+        "Plugins": [DICOMWEB],
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
     }
     (folder / "orthanc.json").write_text(json.dumps(config))

@@ -1,7 +1,6 @@
 """The gateway's door, before a server of a few lines: who may stand in it, and what is told to whom asks too much."""
 
 import json
-import shutil
 import socket
 import ssl
 import sys
@@ -14,10 +13,9 @@ from deploy.gateway import launcher as gateway
 from deploy.processes import launch, stop
 from deploy.server import free_port
 from tests.e2e.waiting import until
+from tests.tools import needs
 
-pytestmark = pytest.mark.skipif(
-    not (shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")), reason="HAProxy is not installed"
-)
+pytestmark = needs("haproxy", "openssl")
 SERVER = """
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

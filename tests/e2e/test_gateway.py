@@ -2,7 +2,6 @@
 
 import base64
 import json
-import shutil
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +19,9 @@ from tests.bench.soak import difference, faults_of, management, processes, soak
 from tests.conftest import ROOT
 from tests.corpus import SECRET
 from tests.e2e.waiting import until
+from tests.tools import needs
 
-pytestmark = pytest.mark.skipif(
-    not (shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")), reason="HAProxy is not installed"
-)
+pytestmark = needs("haproxy", "openssl", "curl")
 REFUSED = {
     "no credentials": (401, "POST", WORKFLOW, {"Authorization": ""}),
     "a wrong token": (401, "POST", WORKFLOW, {"Authorization": "Bearer wrong"}),

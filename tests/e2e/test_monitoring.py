@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import time
 from collections import Counter
@@ -30,11 +29,9 @@ from tests.bench.soak import management, processes
 from tests.conftest import ROOT
 from tests.corpus import REFUSED
 from tests.e2e.waiting import until
+from tests.tools import needs
 
-pytestmark = pytest.mark.skipif(
-    not (shutil.which("prometheus") and (shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin"))),
-    reason="Prometheus or HAProxy is not installed",
-)
+pytestmark = needs("prometheus", "promtool", "haproxy", "openssl")
 SOURCES = ROOT / "deploy/monitoring"
 DASHBOARD = json.loads((SOURCES / "grafana/kneeoa.json").read_text())
 INTERVAL = 2.0  # s, of scrapes and of evaluations

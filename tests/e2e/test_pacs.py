@@ -1,7 +1,6 @@
 """The PACS loop against a real Orthanc and a real server: what is sent in comes back graded, once, whatever is killed."""
 
 import datetime
-import shutil
 import subprocess
 import sys
 import time
@@ -15,10 +14,11 @@ from highdicom.sr import srread
 
 from kneeoa_client.spool import Spool
 from tests.conftest import ROOT
-from tests.e2e.orthanc import DICOMWEB, running
+from tests.e2e.orthanc import running
 from tests.e2e.waiting import until
+from tests.tools import DICOMWEB, needs
 
-pytestmark = pytest.mark.skipif(not shutil.which("Orthanc"), reason="Orthanc is not installed (Debian: orthanc)")
+pytestmark = needs("Orthanc")
 
 
 @pytest.fixture
@@ -110,9 +110,7 @@ def test_a_film_comes_back_graded_once_whatever_is_killed(orthanc, server, film,
     assert not [p for p in spool.rglob("*") if str(pydicom.dcmread(BytesIO(film)).SOPInstanceUID) in p.name]
 
 
-@pytest.mark.skipif(
-    not DICOMWEB.exists(), reason="Orthanc's DICOMweb plugin is not installed (Debian: orthanc-dicomweb)"
-)
+@needs(DICOMWEB)
 def test_the_same_over_dicomweb(orthanc, server, film, tmp_path):
     spool, log = tmp_path / "spool", tmp_path / "pacs.log"
     options = ["--dicomweb", f"{orthanc.url}/dicom-web", "--every", "0.2", "--spool", str(spool)]

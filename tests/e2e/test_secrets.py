@@ -15,6 +15,7 @@ from kneeoa_client.cli import main as kneeoa
 from tests.bench.soak import management, processes
 from tests.conftest import ROOT
 from tests.corpus import ODD, SECRET, small_film
+from tests.tools import needs
 from tests.unit.dicom_factory import gradient, make_dicom
 
 GOOD = {"PatientName": f"{SECRET}^A", "PatientID": SECRET, "StudyInstanceUID": f"1.2.{SECRET}", "StudyDate": SECRET}
@@ -119,7 +120,8 @@ def test_run_folder_and_keys_are_private(run):
     assert (run / "key_file.json").stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.skipif(not launcher.confined(ROOT), reason="Bubblewrap is not installed, or this kernel does not allow it")
+@needs("bwrap")
+@pytest.mark.skipif(not launcher.confined(ROOT), reason="this kernel does not let Bubblewrap confine anything")
 def test_server_and_workers_can_write_nowhere_but_in_their_run_folder(run):
     for process in processes(run).values():
         seen = Path(f"/proc/{process.pid}/root")  # the file system as this process has it

@@ -13,12 +13,14 @@ import pydicom
 import pytest
 import requests
 
-from kneeoa.messages import DETECTION_SCHEMA, DISCLAIMER, REPLY_SCHEMA, decode_png
+from kneeoa.disclaimer import DISCLAIMER
+from kneeoa.messages import DETECTION_SCHEMA, REPLY_SCHEMA, decode_png
 from kneeoa.tasks import TASKS
 from kneeoa_client.cli import main as kneeoa
 from kneeoa_client.rows import COLUMNS
 from kneeoa_client.server import Server
 from tests.conftest import ROOT
+from tests.tools import needs
 from tests.unit.dicom_factory import make_dicom
 from training.evaluate_films import composed_films, grade_films
 from training.store import to_dicom
@@ -141,6 +143,7 @@ def test_the_spec_is_what_runs(run):
         assert [worker["status"] for worker in model["workers"]] == ["READY"]
 
 
+@needs("curl")
 def test_curl_as_the_readme_says(server, run):
     readme = (ROOT / "README.md").read_text()
     line = next(x.strip() for x in readme.splitlines() if x.strip().startswith("curl "))
@@ -152,8 +155,8 @@ def test_curl_as_the_readme_says(server, run):
     assert json.loads(reply)["status"] == "ok"
 
 
-def test_the_reply_in_the_readme_is_the_reply(server, sample):
-    text = (ROOT / "README.md").read_text().split("```json\n")[1].split("```")[0]
+def test_the_reply_in_the_api_page_is_the_reply(server, sample):
+    text = (ROOT / "docs/api.md").read_text().split("```json\n")[1].split("```")[0]
     shown, reply = json.loads(text), server.post(sample)
     reply["knees"] = reply["knees"][1:]  # the one that is shown
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import shutil
 import subprocess
 from io import BytesIO
 from pathlib import Path
@@ -25,6 +24,7 @@ from kneeoa.reporting.dicom import (
 from kneeoa.reporting.figure import displayed
 from kneeoa.tasks import TASKS
 from tests.conftest import ROOT
+from tests.tools import needs
 from tests.unit.dicom_factory import gradient, make_dicom
 
 FILM = ROOT / "samples/moderate_oa.dcm"
@@ -255,7 +255,7 @@ def test_names_in_any_script_are_carried_over(graded, charset, name):
     assert pydicom.dcmread(BytesIO(as_file(secondary_capture(data, PAGE, graded[2])))).PatientName == name
 
 
-@pytest.mark.skipif(not shutil.which("dsrdump"), reason="dsrdump is not installed (Debian: dcmtk)")
+@needs("dsrdump")
 def test_dcmtk_reads_the_report(files):
     told = subprocess.run(["dsrdump", "-d", files["sr"]], capture_output=True, text=True, check=True)
 
@@ -266,7 +266,7 @@ def test_dcmtk_reads_the_report(files):
     ]  # its checker, not its reader
 
 
-@pytest.mark.skipif(not shutil.which("dciodvfy"), reason="dciodvfy is not installed (Debian: dicom3tools)")
+@needs("dciodvfy")
 @pytest.mark.parametrize("kind", ["sr", "sc"])
 def test_both_are_valid_dicom(files, kind):
     """It knows no private coding scheme, and wants what a DICOMDIR needs; the sample film has no study date."""

@@ -25,6 +25,8 @@ from training.phantom import draw_film
 from training.store import to_dicom
 from training.train_grader import main as train_grader
 
+pytestmark = pytest.mark.slow
+
 TINY = str(ROOT / "training/configs/tiny.yaml")
 
 

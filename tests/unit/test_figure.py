@@ -60,6 +60,7 @@ def texts(page) -> list:
     return [(t, t.get_window_extent()) for t in (*drawn, *page.texts) if t.get_text() and t.get_visible()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [None, (100, 120), (4000, 3300), (1500, 4000)], ids=str)
 def test_all_that_is_written_is_on_the_page_and_apart(bilateral, kind, shape):

@@ -168,6 +168,7 @@ def pointing(grader, knees) -> dict[str, float]:
     return {task: float(np.mean(found)) for task, found in hits.items()}
 
 
+@pytest.mark.slow
 def test_maps_point_at_the_lesions(grader, knee_kl):
     """Drawn into real knees, in the style that no training sees."""
 
@@ -182,6 +183,7 @@ def test_maps_point_at_the_lesions(grader, knee_kl):
     assert min(found.values()) >= 0.7
 
 
+@pytest.mark.slow
 def test_maps_point_at_the_findings_of_phantoms(grader):
     def joints():
         rng = np.random.default_rng(5)

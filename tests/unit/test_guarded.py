@@ -21,6 +21,8 @@ from tests.conftest import ROOT
 from tests.corpus import BOMBS, DICOM, RASTER, file_of, small_film
 from tests.unit.dicom_factory import gradient, make_dicom
 
+pytestmark = pytest.mark.slow
+
 WITHIN_S = 5.0
 BUSY = 6  # times as long on a machine that does more than these tests
 PATIENT = Limits(wall_s=60.0)

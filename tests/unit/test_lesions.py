@@ -187,6 +187,7 @@ def test_lesions_need_a_knee_to_draw_on():
         landmark_transfer([])
 
 
+@pytest.mark.slow
 def test_real_joints_with_lesions_are_a_source_for_the_grader(knee_kl):
     knees = read_knee_kl(knee_kl, "val")
     joints, again = (lesion_joints(knees, 20, seed=3) for _ in range(2))
@@ -200,6 +201,7 @@ def test_real_joints_with_lesions_are_a_source_for_the_grader(knee_kl):
     assert labels[:2].tolist() == [-1, -1]
 
 
+@pytest.mark.slow
 def test_landmarks_are_found_from_six_points(knee_kl):
     """Fitted on training knees, asked of validation knees: at most a millimetre off across the joint space."""
     transfer = landmark_transfer(read_knee_kl(knee_kl, "train"))
@@ -210,6 +212,7 @@ def test_landmarks_are_found_from_six_points(knee_kl):
     assert np.mean(errors) < 1.0
 
 
+@pytest.mark.slow
 def test_knees_without_landmarks_get_them(knee_kl):
     knees = read_knee_kl(knee_kl, "val")
     bare = next(k for k in knees if k.landmarks is None and k.grades["KL"] == 0 and k.side == "L")

@@ -195,6 +195,7 @@ def test_a_stranger_cannot_send_much():
         assert ended(stranger)
 
 
+@pytest.mark.slow
 def test_a_silent_and_a_dripping_stranger_are_sent_away(monkeypatch):
     monkeypatch.setattr(door, "REQUESTED", 0.5)
     with (
@@ -224,6 +225,7 @@ def test_one_address_cannot_take_all_places(monkeypatch):
             assert made.is_established
 
 
+@pytest.mark.slow
 def test_an_object_that_takes_too_long_ends_its_association(monkeypatch, caplog):
     with provider(lambda *_: pytest.fail("taken")) as port, association(port) as made:
         monkeypatch.setattr(door, "STORED", 0.0)

@@ -3,11 +3,13 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+import psutil
 import pytest
 
 from deploy import server
@@ -66,11 +68,77 @@ def test_run_folders_of_servers_that_are_gone_are_removed_and_of_others_not(tmp_
     launch(live, SLEEPER)
     try:
         told = server.clean(run, tmp_path)
+        assert server.clean(live, tmp_path / "none") == told
     finally:
         stop(live)
 
     assert [folder.exists() for folder in (run, stale, live, starting, other)] == [False, False, True, True, True]
-    assert len(told) == 1
+    assert told == [f"a server is running in {live}; stop it with: make stop"]
+
+
+def test_a_port_in_use_is_told_and_leaves_no_address_behind(tmp_path):
+    """The next `kneeoa grade` sent its film to whoever listened there."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/server.json").write_text("{}")  # of a server that was killed
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(SystemExit, match=rf"^port {port} is in use; choose another: make serve PORT=\d+$"):
+            server.start(tmp_path / "run", port=port - 2)  # TorchServe's metrics address
+
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("how", ["it is stopped", "it does not start"])
+def test_a_server_that_is_gone_leaves_no_address_behind(tmp_path, monkeypatch, how):
+    def launched(run, *_, **__):
+        assert (run / "server.json").exists()
+        raise OSError("no torchserve")
+
+    monkeypatch.setattr(server, "launch", launched)
+    if how == "it is stopped":
+        (tmp_path / "server.json").touch()
+        server.end(tmp_path)
+    else:
+        with pytest.raises(OSError, match="no torchserve"):
+            server.start(tmp_path, port=server.free_port())
+
+    assert not (tmp_path / "server.json").exists()
+
+
+def test_an_interrupted_demo_says_so_in_a_line_and_leaves_nothing(tmp_path):
+    """However often Ctrl-C is pressed: the second one must not end the tidying up."""
+    code = f"""
+import os, signal, sys
+from pathlib import Path
+from deploy import demo, processes
+
+def start(run, port):
+    (run / "key_file.json").touch()
+    processes.launch(run, {SLEEPER})
+    Path({str(tmp_path / "launched")!r}).write_text((run / "pid").read_text())
+    os.kill(os.getpid(), signal.SIGINT)
+
+def stop(run):
+    os.kill(os.getpid(), signal.SIGINT)
+    processes.stop(run)
+
+demo.start, demo.stop, demo.OUT = start, stop, Path({str(tmp_path)!r})
+sys.exit(demo.main())
+"""
+    (tmp_path / "tmp").mkdir()
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
+        capture_output=True,
+        text=True,
+    )
+
+    assert ran.stderr == "demo: interrupted; the server is stopped\n"
+    assert ran.returncode == 130
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert not psutil.pid_exists(int((tmp_path / "launched").read_text().split()[0]))
 
 
 def test_two_who_ask_at_once_get_ports_of_their_own():

@@ -12,19 +12,23 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
+from kneeoa.disclaimer import DISCLAIMER
 from kneeoa.errors import CorruptImage
-from kneeoa.messages import DISCLAIMER, REPLY_SCHEMA, envelope
+from kneeoa.messages import REPLY_SCHEMA, envelope
 from kneeoa_client.outputs import Outputs
 from kneeoa_client.report import COLUMNS, study_of, write_report
 from kneeoa_client.sources import Source, distinct_stems
+from tests.tools import needs
 from tests.unit.dicom_factory import gradient, make_dicom
 from tests.unit.test_figure import spoilt
 
 NASTY = "<script>document.title='SECRET'</script>&.dcm"
 CHROMIUM = [shutil.which("chromium"), shutil.which("chromedriver")]
-in_a_browser = pytest.mark.skipif(
-    not all(CHROMIUM), reason="Chromium is not installed (Debian: chromium, chromium-driver)"
-)
+
+
+def in_a_browser(test):
+    """Chromium takes seconds to start."""
+    return pytest.mark.slow(needs("chromium", "chromedriver")(test))
 
 
 @pytest.fixture(scope="module")

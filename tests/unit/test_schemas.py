@@ -15,8 +15,9 @@ from pydicom import Dataset, dcmread
 import kneeoa_client
 from deploy.gateway.launcher import REFUSALS, refusal
 from handlers.grader_handler import GraderHandler
+from kneeoa.disclaimer import DISCLAIMER
 from kneeoa.errors import BY_CODE, KneeOaError
-from kneeoa.messages import DETECTION_SCHEMA, DISCLAIMER, REPLY_SCHEMA, encode_png, envelope
+from kneeoa.messages import DETECTION_SCHEMA, REPLY_SCHEMA, encode_png, envelope
 from kneeoa.reporting.figure import WARNINGS
 from kneeoa.schemas import schemas, text_of
 from kneeoa.telemetry import Telemetry

@@ -11,6 +11,8 @@ from training.evaluate_films import composed_films
 from training.phantom import draw_film
 from training.store import to_dicom
 
+pytestmark = pytest.mark.slow
+
 R, L, UNKNOWN = Laterality.RIGHT, Laterality.LEFT, Laterality.UNKNOWN
 
 

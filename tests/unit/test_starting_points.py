@@ -18,6 +18,8 @@ from training.grader_module import GraderConfig, GraderModule
 from training.precision import depthwise_in_float
 from training.train_grader import start_from
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_timm_backbone_starts_a_grader_and_a_wrong_one_is_told(tmp_path):
     donor, network = build_network(), build_network(gate="scalar")

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -6,7 +7,7 @@ from sklearn.metrics import cohen_kappa_score
 
 import training.train_detector
 import training.train_grader
-from kneeoa.geometry import Box
+from kneeoa.geometry import Box, KeyPoints
 from kneeoa.grading.grader import Grader
 from kneeoa.grading.network import build_network
 from kneeoa.tasks import TASKS, Laterality
@@ -128,6 +129,7 @@ def trained(tmp_path_factory):
     return detector, train_grader(None, None, config, out / "grader", seed=0), config, out
 
 
+@pytest.mark.slow
 def test_training_runs_end_to_end_and_its_weights_serve(trained):
     _, weights, _, _ = trained
     grader = Grader.from_file(weights)
@@ -138,6 +140,7 @@ def test_training_runs_end_to_end_and_its_weights_serve(trained):
     assert graded.probabilities["KL"].shape == (5,)
 
 
+@pytest.mark.slow
 def test_a_finished_run_resumes_to_the_same_weights(trained):
     _, weights, config, out = trained
     before = weights.read_bytes()
@@ -219,6 +222,35 @@ def test_calibration_finds_the_temperature_and_helps_people_it_did_not_see(rng):
     assert temperature == pytest.approx(2, rel=0.1)
     assert (calibrated.argmax(1) == boastful.argmax(1)).all()
     assert grade_metrics(labels, calibrated)["ece"] < 0.5 * grade_metrics(labels, boastful)["ece"]
+
+
+class Dots:
+    """A knee of which only the six key points can be seen."""
+
+    mm_per_px, grades = 0.5, {}
+    points = KeyPoints.from_array([[50, 80], [98, 72], [150, 84], [48, 118], [101, 108], [153, 115]])
+
+    def __init__(self, side: Laterality) -> None:
+        self.name, self.side = side.value, side
+
+    def image(self) -> np.ndarray:
+        drawn = np.full((200, 200), 60, np.uint8)
+        for point in self.points.as_array().astype(int):
+            cv2.circle(drawn, point.tolist(), 3, 255, -1)
+        return drawn
+
+
+def test_key_points_of_composed_films_lie_where_the_knees_were_put(rng):
+    knees = [Dots(Laterality.RIGHT), Dots(Laterality.LEFT)]
+
+    for spacing in (0.5, 0.3):
+        film = compose(rng, knees, {knee.name: Dots.points for knee in knees}, spacing)
+        for knee in film.knees:
+            for x, y in knee.key_points.as_array():
+                left, top = round(x) - 30, round(y) - 30
+                around = cv2.GaussianBlur(film.pixels[top : top + 60, left : left + 60], (0, 0), 2)
+                row, column = np.unravel_index(around.argmax(), around.shape)
+                assert (left + column, top + row) == pytest.approx((x, y), abs=3)
 
 
 def test_composed_films_carry_real_knees_where_they_say(knee_kl, rng):
