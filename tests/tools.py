@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,8 +50,10 @@ def missing(reporter: pytest.TerminalReporter) -> Counter[str]:
     return Counter(program for programs in lists for program in programs)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)  # around all others: what it says comes last
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
     """What is missing, for whom, and how to get it; the last lines of a run."""
+    yield
     if counted := missing(terminalreporter):
         terminalreporter.section("programs that are missing")
         for program, number in sorted(counted.items()):
