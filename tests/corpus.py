@@ -77,6 +77,14 @@ DICOM = {
     "cut in native pixels": (lambda: small_film()[:-100], CorruptImage),
     "native pixels too long": (lambda: small_film(frame=b"\0\0" + pixel_data(small_film())), CorruptImage),
     "cut in JPEG": (lambda: jpeg_cut_short(), CorruptImage),
+    "JPEG cut and closed": (lambda: cut_and_closed(uid.JPEGBaseline8Bit), CorruptImage),
+    "JPEG cut and closed before a restart": (
+        lambda: cut_and_closed(uid.JPEGBaseline8Bit, restart_marker_rows=1, before=b"\xff\xd5"),
+        CorruptImage,
+    ),
+    "lossless JPEG cut and closed": (lambda: cut_and_closed(uid.JPEGLosslessSV1), CorruptImage),
+    "JPEG-LS cut and closed": (lambda: cut_and_closed(uid.JPEGLSLossless), CorruptImage),
+    "JPEG 2000 cut and closed": (lambda: cut_and_closed(uid.JPEG2000Lossless), CorruptImage),
     "cut in RLE": (lambda: small_film(syntax=uid.RLELossless)[:-100], CorruptImage),
     "cut in JPEG 2000": (lambda: small_film(syntax=uid.JPEG2000Lossless)[:-100], CorruptImage),
     "65535 squared": (lambda: small_film(Rows=65535, Columns=65535), TooLarge),
@@ -175,6 +183,16 @@ def jpeg_cut_short():
     return make_dicom(GREY, syntax=uid.JPEGBaseline8Bit, frame=frame[: len(frame) * 6 // 10 // 2 * 2])
 
 
+def cut_and_closed(syntax, before=None, **how):
+    """A film whose compressed frame ends at 60 %, or before some bytes, with a valid end marker."""
+    if syntax == uid.JPEGBaseline8Bit:
+        frame = file_of(Image.fromarray(GREY), "JPEG", **how)
+    else:
+        frame = pydicom.encaps.get_frame(pixel_data(make_dicom(GREY, syntax=syntax)), 0, number_of_frames=1)
+    cut = frame.index(before) if before else len(frame) * 6 // 10
+    return make_dicom(GREY, syntax=syntax, frame=frame[:cut] + b"\xff\xd9")
+
+
 def _cut(kind, **options):
     data = file_of(Image.fromarray(GREY), kind, **options)
     return data[: len(data) // 2]
@@ -183,6 +201,8 @@ def _cut(kind, **options):
 RASTER = {
     "PNG cut": (lambda: _cut("PNG"), CorruptImage),
     "JPEG cut": (lambda: _cut("JPEG"), CorruptImage),
+    "JPEG cut and closed": (lambda: _cut("JPEG") + b"\xff\xd9", CorruptImage),
+    "progressive JPEG cut and closed": (lambda: _cut("JPEG", progressive=True) + b"\xff\xd9", CorruptImage),
     "TIFF cut": (lambda: _cut("TIFF", compression="tiff_lzw"), CorruptImage),
     "PNG signature only": (lambda: b"\x89PNG\r\n\x1a\n", CorruptImage),
     "JPEG signature only": (lambda: b"\xff\xd8\xff", CorruptImage),

@@ -79,7 +79,7 @@ def dataset_start(data: bytes) -> int:
 
 
 def _encode(pixels: np.ndarray, ds: Dataset, syntax: str, big: bool) -> bytes:
-    if syntax in (uid.RLELossless, uid.JPEG2000Lossless, uid.JPEG2000):
+    if syntax in (uid.RLELossless, uid.JPEGLSLossless, uid.JPEG2000Lossless, uid.JPEG2000):
         return pydicom.pixels.get_encoder(syntax).encode(pixels, **pydicom.pixels.utils.as_pixel_options(ds))
     if syntax == uid.JPEGBaseline8Bit:
         file = BytesIO()

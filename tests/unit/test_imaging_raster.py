@@ -41,8 +41,10 @@ def test_tiff_compressions_are_read(compression):
     assert np.array_equal(film.pixels, DEEP)
 
 
-def test_jpeg_is_read():
-    film = decode(file_of(Image.fromarray(GREY), "JPEG", quality=100))
+@pytest.mark.parametrize("how", [{}, {"progressive": True}, {"restart_marker_blocks": 3}, {"optimize": True}])
+@pytest.mark.parametrize("behind", [b"", b"\0\0", b"\xff\xd8 another picture \xff\xd9"])
+def test_a_whole_jpeg_is_read(how, behind):
+    film = decode(file_of(Image.fromarray(GREY), "JPEG", quality=100, **how) + behind)
 
     assert np.abs(film.pixels - GREY).max() <= 3
 

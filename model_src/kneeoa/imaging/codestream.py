@@ -1,6 +1,8 @@
-"""The compressed frame inside a DICOM file: how large it says it is, and RLE, whose library decoder has no bound."""
+"""Compressed frames: how large they say they are, whether they are whole, and RLE, whose library decoder has no bound."""
 
+import re
 import struct
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -10,6 +12,10 @@ from kneeoa.errors import CorruptImage
 # SOF0 … SOF15 less DHT, JPG and DAC; JPEG-LS's SOF55; DHP, which precedes the frames of a hierarchical file
 _FRAME_HEADERS = {*range(0xFFC0, 0xFFD0), 0xFFF7, 0xFFDE} - {0xFFC4, 0xFFC8, 0xFFCC}
 _FILL = 0xFFFF  # 0xFF may be repeated before a marker
+_START_OF_SCAN = 0xFFDA
+_AFTER_SCAN = re.compile(rb"\xff+([\x80-\xcf\xd8-\xfe])")  # any marker but those of restarts, which lie within a scan
+_DATA = bytes(range(65, 129))
+_MORE = _DATA + b"".join(bytes((0xFF, marker)) + _DATA for marker in range(0xD0, 0xD8))  # at any restart, too
 
 
 def jpeg_size(frame: bytes) -> tuple[int, int, int]:
@@ -34,9 +40,43 @@ def jpeg_2000_size(frame: bytes) -> tuple[int, int, int]:
     return y_stop - y_start, x_stop - x_start, components
 
 
-def ends(frame: bytes) -> bool:
-    """Whether a JPEG or JPEG-LS stream has its end marker, before any padding. Sound JPEG 2000 files come without one."""
-    return frame.rstrip(b"\0\xff").endswith(b"\xff\xd9")
+def scans_end(stream: bytes) -> int:
+    """Where the data of the last scan of a JPEG or JPEG-LS stream end and its end marker begins.
+
+    Raises
+    ------
+    CorruptImage, struct.error
+        If it has none.
+    """
+    at = 2
+    while True:
+        marker, length = struct.unpack_from(">HH", stream, at)
+        if marker < 0xFF00:
+            raise CorruptImage
+        at += 1 if marker == _FILL else 2 + length
+        if marker == _START_OF_SCAN:
+            found = _AFTER_SCAN.search(stream, at)
+            if found is None:
+                raise CorruptImage
+            if found[1] == b"\xd9":
+                return found.start()
+            at = found.end() - 2
+
+
+def check_whole(stream: bytes, decode: Callable[[bytes], np.ndarray], pixels: np.ndarray) -> None:
+    """Refuse a JPEG that was cut, even if an end marker closes it: its decoders make up what is missing, and do not tell.
+
+    None reads on after the last pixel of a whole one. So the stream is decoded again with more data before its end, and what
+    was cut takes them for its own.
+
+    Raises
+    ------
+    CorruptImage
+        If its pixels change, or it has no end.
+    """
+    end = scans_end(stream)
+    if not np.array_equal(pixels, decode(stream[:end] + _MORE + stream[end:])):
+        raise CorruptImage
 
 
 def unpack_rle(frame: bytes, rows: int, columns: int, bytes_per_pixel: int) -> np.ndarray:

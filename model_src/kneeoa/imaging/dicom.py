@@ -10,23 +10,24 @@ from io import BytesIO
 import numpy as np
 from pydicom import uid
 from pydicom.dataset import Dataset
-from pydicom.encaps import get_frame
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.filereader import read_dataset
 from pydicom.pixels import get_decoder  # type: ignore[attr-defined]  # documented, but not in its __all__
+from pydicom.pixels.decoders.base import Decoder
 from pydicom.tag import BaseTag, Tag
 
 from kneeoa.errors import CorruptImage, KneeOaError, UnsupportedDicom
-from kneeoa.imaging.codestream import ends, jpeg_2000_size, jpeg_size, unpack_rle
+from kneeoa.imaging.codestream import check_whole, jpeg_2000_size, jpeg_size, unpack_rle
 from kneeoa.imaging.quiet import quiet
 from kneeoa.imaging.radiograph import Radiograph, check_size
 from kneeoa.tasks import Laterality
 
 # Deflated is absent on purpose: 512 KB of it can inflate to a gigabyte before anything can be checked.
-_JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless,
-         uid.JPEGLSNearLossless)  # fmt: skip
+_JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1)
+_JPEG_LS = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
 _JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
 _NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
-TRANSFER_SYNTAXES = (*_NATIVE, uid.RLELossless, *_JPEG, *_JPEG_2000)
+TRANSFER_SYNTAXES = (*_NATIVE, uid.RLELossless, *_JPEG, *_JPEG_LS, *_JPEG_2000)
 SOP_CLASSES = (
     uid.ComputedRadiographyImageStorage,
     uid.DigitalXRayImageStorageForPresentation,
@@ -143,9 +144,20 @@ def _stored_pixels(ds: Dataset, syntax: uid.UID) -> np.ndarray:
         size = jpeg_2000_size(frame) if syntax in _JPEG_2000 else jpeg_size(frame)
         if size != (ds.Rows, ds.Columns, 1):
             raise CorruptImage
-        if syntax in _JPEG and not ends(frame):  # its decoders make up what was cut off; JPEG 2000's tell
-            raise CorruptImage
-    return np.asarray(decoder.as_array(ds, index=0)[0])
+        if syntax in _JPEG:
+            return _whole_jpeg(ds, decoder, frame)
+    # The other decoder of JPEG-LS would step in where this one finds damage, and make up what was cut off.
+    return np.asarray(decoder.as_array(ds, index=0, decoding_plugin="pyjpegls" if syntax in _JPEG_LS else "")[0])
+
+
+def _whole_jpeg(ds: Dataset, decoder: Decoder, frame: bytes) -> np.ndarray:
+    def decoded(stream: bytes) -> np.ndarray:
+        ds.PixelData = encapsulate([stream])
+        return np.asarray(decoder.as_array(ds, index=0)[0])
+
+    pixels = decoded(frame)
+    check_whole(frame, decoded, pixels)
+    return pixels
 
 
 def _used_bits(pixels: np.ndarray, ds: Dataset) -> np.ndarray:

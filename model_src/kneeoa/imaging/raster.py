@@ -6,12 +6,14 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from kneeoa.errors import CorruptImage, KneeOaError, TooExpensive, TooLarge, UnsupportedMedia
+from kneeoa.imaging.codestream import check_whole
 from kneeoa.imaging.quiet import quiet
 from kneeoa.imaging.radiograph import MAX_PIXELS, Radiograph, check_size
 from kneeoa.tasks import Laterality
 
 _GREY_16 = ("I;16", "I;16L", "I;16B", "I")  # Pillow opens some 16-bit files as "I", 32 bits wide
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF tags
+_JPEG = b"\xff\xd8"
 _TO_8_BIT = ("L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 
 
@@ -29,7 +31,7 @@ def read_raster(data: bytes) -> Radiograph:
     TooExpensive
         A TIFF tile larger than any film: each is decoded whole, however little of it the image needs.
     CorruptImage
-        Anything Pillow cannot read, truncated files included.
+        Anything Pillow cannot read, and JPEG files that were cut, whether or not an end marker closes them.
     """
     try:
         with quiet(), Image.open(BytesIO(data), formats=("PNG", "JPEG", "TIFF")) as image:
@@ -37,6 +39,10 @@ def read_raster(data: bytes) -> Radiograph:
             _check_tile(image)
             if image.mode not in _GREY_16 + _TO_8_BIT:
                 raise UnsupportedMedia("Only 8- and 16-bit images are read, not 1-bit or float ones.")
+            if data.startswith(_JPEG):
+                check_whole(
+                    data, lambda stream: np.asarray(Image.open(BytesIO(stream), formats=["JPEG"])), np.asarray(image)
+                )
             deep = image.mode in _GREY_16
             upright = ImageOps.exif_transpose(image)
             pixels = np.array(upright if deep else upright.convert("L"))
