@@ -1,4 +1,5 @@
 import base64
+import re
 
 import jsonschema
 import numpy as np
@@ -7,8 +8,11 @@ import pytest
 from kneeoa import errors
 from kneeoa.errors import BY_CODE, CorruptImage, KneeOaError
 from kneeoa.geometry import KEY_POINTS
-from kneeoa.messages import DISCLAIMER, decode_png, encode_png
-from kneeoa.tasks import TASKS
+from kneeoa.incoming import DETECTION
+from kneeoa.messages import DISCLAIMER, DetectedKnee, decode_png, encode_png
+from kneeoa.remarks import FILM_WARNINGS, KNEE_WARNINGS, REASONS
+from kneeoa.tasks import TASKS, Laterality
+from tests.conftest import ROOT
 from training.evaluate_films import reply_to
 
 NUMBERS = {"type": ["array", "null"], "items": {"type": "number"}}
@@ -18,14 +22,6 @@ GRADE = {
     "properties": {"grade": {"type": ["integer", "null"]}, "probabilities": NUMBERS},
     "additionalProperties": {"enum": [None, "unknown_side"]},
 }
-REASONS = (
-    "no_knee_like_region",
-    "low_score",
-    "implausible_key_points",
-    "implausible_size",
-    "upside_down",
-    "not_frontal",
-)
 KNEE = {
     "type": "object",
     "properties": {
@@ -41,7 +37,7 @@ KNEE = {
         "grades": {"type": ["object", "null"], "required": [t.name for t in TASKS], "additionalProperties": GRADE},
         "gate_lateral_share": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
         "oa_kl_consistent": {"type": ["boolean", "null"]},
-        "warnings": {"type": "array", "items": {"enum": ["oa_kl_disagree", "compartment_grades_withheld"]}},
+        "warnings": {"type": "array", "items": {"enum": list(KNEE_WARNINGS)}},
     },
     "additionalProperties": False,
 }
@@ -74,8 +70,6 @@ REPLY["properties"]["figure"] = {"type": ["string", "null"]}  # where asked for
 
 @pytest.mark.parametrize("name", ["bilateral", "moderate_oa"])
 def test_replies_are_of_the_schema(detector, grader, name):
-    from tests.conftest import ROOT
-
     film = (ROOT / f"samples/{name}.dcm").read_bytes()
     reply, explained = (reply_to(film, detector, grader, tasks) for tasks in ((), ("KL", "FM")))
 
@@ -112,3 +106,31 @@ def test_every_error_has_its_own_code_and_speaks_for_itself():
 
     assert [kind.code for kind in kinds] == list(BY_CODE)
     assert all(400 <= kind.http_status <= 500 and str(kind()) for kind in kinds)
+
+
+def _documented(row: str) -> list[str]:
+    """The codes in a row of the table of a reply's fields."""
+    (line,) = [line for line in (ROOT / "docs/api.md").read_text().splitlines() if line.startswith(f"| {row}")]
+    return re.findall(r"`([a-z_]+)`", line.split("|")[2])
+
+
+def test_reasons_and_warnings_are_one_list_in_code_schema_and_docs():
+    knee, film = DETECTION["properties"]["knees"]["items"]["properties"], DETECTION["properties"]["film"]["properties"]
+    statuses = {"graded", "not_found", "rejected"}
+
+    assert knee["reason"]["enum"] == [None, *REASONS]
+    assert film["warnings"]["items"]["enum"] == list(FILM_WARNINGS)
+    assert set(_documented("`knees[].status`, `reason`")) - statuses == set(REASONS)
+    assert set(_documented("`film.warnings`")) - {"unknown"} == set(FILM_WARNINGS)
+    assert set(KNEE_WARNINGS) <= set(_documented("`knees[].oa_kl_consistent`, `warnings`"))
+    assert {reason.upper() for reason in REASONS} <= set(
+        re.findall(r"`([A-Z_]+)`", (ROOT / "docs/dicom.md").read_text())
+    )
+
+
+def test_the_detector_says_all_that_is_listed_and_nothing_else():
+    source = (ROOT / "model_src/kneeoa/detection/detector.py").read_text()
+
+    assert not [word for word in (*REASONS, *FILM_WARNINGS) if f'"{word}"' not in source]
+    with pytest.raises(ValueError, match="reason"):
+        DetectedKnee(Laterality.RIGHT, "position", False, "rejected", "mood")
