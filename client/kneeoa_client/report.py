@@ -16,7 +16,8 @@ from pydicom import dcmread
 from kneeoa.disclaimer import DISCLAIMER
 from kneeoa.imaging.quiet import quiet
 from kneeoa.messages import Message
-from kneeoa.reporting.figure import OPACITY, WARNINGS, as_image, displayed, draw_figure, origin, versions
+from kneeoa.remarks import WORDS
+from kneeoa.reporting.figure import OPACITY, as_image, displayed, draw_figure, origin, versions
 from kneeoa.tasks import KL, OA, TASKS
 from kneeoa_client.grade import all_graded, counted, grade_all
 from kneeoa_client.names import digest, printable
@@ -105,7 +106,7 @@ def _section(name: str, reply: Message, picture: Path) -> dict[str, Any]:
     knees = [
         {
             "side": SIDES[knee["knee"]],
-            "reason": WARNINGS.get(knee["reason"], knee["reason"]),
+            "reason": WORDS.get(knee["reason"], knee["reason"]),
             "grades": [(task.name, task.title, knee["grades"][task.name]) for task in TASKS] if knee["grades"] else [],
         }
         for knee in reply["knees"]
@@ -142,7 +143,7 @@ def _rows(name: str, reply: Message, page: str | None) -> list[dict[str, Any]]:
                     row["status"],
                     *shown.values(),
                     "" if row["OA_p1"] is None else f"{100 * row['OA_p1']:.1f}",
-                    ", ".join(WARNINGS.get(word, word) for word in remarks),
+                    ", ".join(WORDS.get(word, word) for word in remarks),
                 ],
             }
         )

@@ -11,8 +11,9 @@ from jsonschema.validators import extend
 
 from kneeoa.errors import BY_CODE
 from kneeoa.geometry import KEY_POINTS
+from kneeoa.remarks import FILM_WARNINGS, REASONS
 from kneeoa.tasks import Laterality
-from kneeoa.wire import Reason, SideSource
+from kneeoa.wire import SideSource
 
 DETECTION_SCHEMA = "kneeoa.detection/1"
 STAGES = ("receive", "decode", "prepare", "detect", "grade")
@@ -58,7 +59,7 @@ _KNEE = {
             "enum": ["found", "not_found", "rejected"],
             "description": "each knee needs a status: found, not_found or rejected",
         },
-        reason={"enum": [*get_args(Reason), None]},
+        reason={"enum": [None, *REASONS], "description": "a reason must be one of those in docs/api.md"},
         score=_optional({"type": "number", "minimum": 0, "maximum": 1}),
         box=_optional(_numbers(4)),
         main_joint=_optional(_numbers(4)),
@@ -93,7 +94,12 @@ _FILM = _object(
     width={"type": "integer", "minimum": 1, "maximum": 10**6},
     height={"type": "integer", "minimum": 1, "maximum": 10**6},
     spacing_mm=_optional(_numbers(2)),
-    warnings={"type": "array", "items": _WORD, "maxItems": 16},
+    warnings={
+        "type": "array",
+        "items": {"enum": list(FILM_WARNINGS)},
+        "maxItems": 16,
+        "description": "warnings must be a list of those in docs/api.md",
+    },
 )
 _PREVIEW = _object(film=_PNG, scale={"type": "number", "exclusiveMinimum": 0, "maximum": 1}, required=("film", "scale"))
 DETECTION: Schema = {

@@ -18,6 +18,7 @@ from kneeoa.errors import BadRequest, CorruptImage, KneeOaError
 from kneeoa.geometry import KEY_POINTS, Box, KeyPoints
 from kneeoa.incoming import DETECTION_SCHEMA as DETECTION_SCHEMA
 from kneeoa.incoming import MAX_VALUES, objection
+from kneeoa.remarks import REASONS
 from kneeoa.tasks import TASKS, Laterality
 
 REPLY_SCHEMA = "kneeoa.reply/1"
@@ -41,7 +42,7 @@ class DetectedKnee:
     status : str
         ``found``, ``not_found`` or ``rejected``.
     reason : str or None
-        Why it was not found or was rejected.
+        Why it was not found or was rejected: one of `REASONS`.
     score : float or None
         Knee probability of level 2.
     box, key_points, main_joint
@@ -60,6 +61,10 @@ class DetectedKnee:
     key_points: KeyPoints | None = None
     main_joint: Box | None = None
     crop: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.reason is not None and self.reason not in REASONS:
+            raise ValueError("a reason that no reader knows")
 
     def to_json(self) -> Message:
         return {

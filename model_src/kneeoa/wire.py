@@ -3,21 +3,24 @@
 docs/api.md says what each field means.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from kneeoa.geometry import KEY_POINTS
+from kneeoa.remarks import FILM_WARNINGS, KNEE_WARNINGS, REASONS
 from kneeoa.tasks import TASKS, Laterality
 
 SideSource = Literal["position", "position_swapped", "dicom_tag", "request", "unknown"]
-Reason = Literal[
-    "no_knee_like_region", "low_score", "implausible_key_points", "implausible_size", "upside_down", "not_frontal"
-]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Point = tuple[float, float]  # x, y in film pixels
 Corners = tuple[float, float, float, float]  # x1, y1, x2, y2 in film pixels, half-open
+
+
+def _one_of(names: Iterable[str]) -> Meta:
+    return Meta(extra_json_schema={"enum": list(names)})
 
 
 def _keys(*names: str) -> Meta:
@@ -43,9 +46,7 @@ class Film:
     bits: int
     polarity: Literal["monochrome1", "monochrome2", "frame_brighter", "as_is", "inverted_to_find_knees"]
     layout: Literal["bilateral", "single"]
-    warnings: list[
-        Literal["polarity_overridden", "laterality_conflict", "side_doubtful", "clipped_histogram", "not_frontal"]
-    ]
+    warnings: list[Annotated[str, _one_of(FILM_WARNINGS)]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ class Knee:
     side_source: SideSource
     mirrored: bool
     status: Literal["graded", "not_found", "rejected"]
-    reason: Reason | None
+    reason: Annotated[str, _one_of(REASONS)] | None
     score: Share | None
     box: Corners | None
     key_points: Annotated[dict[str, Point], _keys(*KEY_POINTS)] | None
@@ -75,7 +76,7 @@ class Knee:
     grades: Annotated[dict[str, Grade], _keys(*(task.name for task in TASKS))] | None
     gate_lateral_share: Share | None
     oa_kl_consistent: bool | None
-    warnings: list[Literal["oa_kl_disagree", "compartment_grades_withheld"]]
+    warnings: list[Annotated[str, _one_of(KNEE_WARNINGS)]]
     explanations: Explanations | None = None
 
 

@@ -197,6 +197,18 @@ def test_what_is_not_known_is_not_said(graded, kind, groups):
         assert found[0].finding_sites[0].laterality is None
 
 
+def test_two_knees_of_unknown_side_are_two_in_a_viewer_that_tracks_them(graded):
+    data, film, reply = graded
+    unknown = [{**knee, "knee": "unknown"} for knee in reply["knees"]]
+    mixed = [unknown[0], {**unknown[1], "status": "rejected", "reason": "implant", "grades": None, "box": None}]
+    for knees in (unknown, mixed):
+        made = structured_report(data, film, {**reply, "knees": knees})
+
+        content = hd.sr.Comprehensive3DSR.from_dataset(made).content
+        groups = content.get_planar_roi_measurement_groups() + content.get_image_measurement_groups()
+        assert len({group.tracking_uid for group in groups}) == len({g.tracking_identifier for g in groups}) == 2
+
+
 def anonymous(**elements) -> bytes:
     return make_dicom(gradient(), StudyInstanceUID="1.2.3", SeriesInstanceUID="1.2.3.4", **elements)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom import uid
+from pydicom.dataset import Dataset
 
 from kneeoa.imaging import decode
 from kneeoa.tasks import Laterality
@@ -19,6 +20,12 @@ LOSSLESS = [
     uid.JPEG2000Lossless,
 ]
 MEBI = 2**20
+
+
+def view(value: str, scheme: str, meaning: str) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item
 
 
 # --- what must be read ---------------------------------------------------------------------------------------------
@@ -198,6 +205,14 @@ def test_both_knees_and_a_contradiction_are_two_things(elements, bilateral, cont
         ({"PatientOrientation": ["PL", "F"]}, False),
         ({"PatientOrientation": ["L", "P"]}, False),  # from above, as of a kneecap
         ({"ViewPosition": "AP", "PatientOrientation": ["A", "F"]}, False),
+        ({"ViewCodeSequence": [view("399348003", "SCT", "antero-posterior")]}, True),
+        ({"ViewCodeSequence": [view("R-10214", "SRT", "postero-anterior")]}, True),
+        ({"ViewCodeSequence": [view("KNEE1", "99LOCAL", "lateral")]}, True),  # nobody else knows this code
+        ({"ViewCodeSequence": [Dataset()]}, True),
+        ({"ViewCodeSequence": []}, True),
+        ({"ViewCodeSequence": [view("399067008", "SCT", "lateral")]}, False),
+        ({"ViewCodeSequence": [view("R-10236", "SRT", "left lateral")]}, False),
+        ({"ViewCodeSequence": [view("399110001", "SCT", "tangential")], "ViewPosition": "AP"}, False),
     ],
 )
 def test_views_that_are_not_frontal_are_known_by_their_header(elements, expected):

@@ -82,6 +82,8 @@ def test_two_hundred_bytes_kill_nothing(name):
         {"preview": {"film": PNG, "scale": 0}},
         {"preview": {"film": PNG, "scale": "1"}},
         {"film": {"warnings": "none"}},
+        {"film": {"warnings": ["mood"]}},
+        {"knees": [{"knee": "R", "status": "rejected", "reason": "mood"}]},
         {"film": {"width": 0}},
         {"model": []},
         {f"x{i}": 1 for i in range(40)},

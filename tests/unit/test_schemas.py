@@ -18,7 +18,7 @@ from handlers.grader_handler import GraderHandler
 from kneeoa.disclaimer import DISCLAIMER
 from kneeoa.errors import BY_CODE, KneeOaError
 from kneeoa.messages import DETECTION_SCHEMA, REPLY_SCHEMA, encode_png, envelope
-from kneeoa.reporting.figure import WARNINGS
+from kneeoa.remarks import WORDS
 from kneeoa.schemas import schemas, text_of
 from kneeoa.telemetry import Telemetry
 from kneeoa.wire import Film, Reply
@@ -48,8 +48,8 @@ def test_the_files_are_what_the_types_say():
 
 def test_the_types_know_the_schema_and_every_warning():
     assert get_args(get_type_hints(Reply)["schema"]) == (REPLY_SCHEMA,)
-    named = {word for part in REPLY["$defs"].values() for word in json.dumps(part).split('"') if word in WARNINGS}
-    assert named == set(WARNINGS)
+    named = {word for part in REPLY["$defs"].values() for word in json.dumps(part).split('"') if word in WORDS}
+    assert named == set(WORDS)
     assert set(get_type_hints(Film)) == set(REPLY["$defs"]["Film"]["required"])
 
 

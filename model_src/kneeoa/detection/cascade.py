@@ -13,7 +13,6 @@ from torchvision.ops import nms
 from kneeoa.detection.networks import LEVEL2_SIZE, STRIDE, WINDOW, Level1, Level2, as_input
 from kneeoa.geometry import Box, KeyPoints, crop
 
-MAX_ASPECT = 12.0  # of the longer side to the shorter one; half of a long-leg film has 7, and a strip shows no knee
 CANDIDATES = 1024  # most windows of one scale that are compared with each other: a knee gives some ten, noise thousands
 SMALLEST_OF_TWO = 0.15  # as `CascadeConfig.smallest_knee`, on a film of two knees, where a box takes about 0.24
 TURNED = 0.1  # how much less doubt there must be in the turned knee
@@ -72,8 +71,6 @@ class Cascade:
     def propose(self, image: np.ndarray, smallest: float | None = None) -> np.ndarray:
         """Level 1 over the pyramid: prepared image, uint8 (h, w) → boxes (n, 4) in its pixels, best first."""
         height, width = image.shape
-        if max(height, width) > MAX_ASPECT * min(height, width):
-            return np.empty((0, 4), np.float32)
         scale = WINDOW / ((smallest or self.config.smallest_knee) * width)
         boxes, scores = [torch.empty(0, 4)], [torch.empty(0)]
         while min(height, width) * scale >= WINDOW:

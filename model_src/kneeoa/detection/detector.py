@@ -9,6 +9,7 @@ import numpy as np
 from kneeoa.clock import Clock
 from kneeoa.detection.cascade import Cascade, CascadeConfig, Found, beside
 from kneeoa.detection.handedness import Handedness
+from kneeoa.detection.implant import shows_implant
 from kneeoa.detection.layout import UNKNOWN, Side, half_sides, in_conflict, place_among_two, single_side
 from kneeoa.detection.networks import Level1, Level2
 from kneeoa.errors import NotARadiograph
@@ -93,10 +94,10 @@ class Detector:
         if not film.frontal and not any_view:
             return self._facts(film, rule, [], [self._refused(film, side, "not_frontal")])
         knees, warnings = self._look(pixels, field, film, side, clock)
-        if not any(knee.status == "found" for knee in knees):
+        if not any(knee.status == "found" or knee.reason == "implant" for knee in knees):
             # A wrong tag or a misread background: a film whose knees show up only when inverted is an inverted film.
             others, told = self._look(inverted(pixels), field, film, side, clock)
-            if any(knee.status == "found" for knee in others):
+            if any(knee.status == "found" or knee.reason == "implant" for knee in others):
                 knees, warnings, rule = others, ["polarity_overridden", *told], "inverted_to_find_knees"
             elif self._turned(pixels[field], clock):
                 knees = [replace(knee, status="rejected", reason="upside_down") for knee in knees]
@@ -129,12 +130,12 @@ class Detector:
         named = UNKNOWN if conflict else single_side(film, side)
         pair = (UNKNOWN, UNKNOWN) if conflict else half_sides(film)
         if len(views) == 2 and named is UNKNOWN:
-            knees = [self._knee(film, field, view, known) for view, known in zip(views, pair, strict=True)]
+            knees = [self._knee(pixels, film, field, view, known) for view, known in zip(views, pair, strict=True)]
         elif len(seen) == 1 and named is UNKNOWN:
             knees = self._alone(pixels, field, film, seen[0], pair)
         else:
             best = max(views, key=lambda view: view.found.score if view.found else 0.0)
-            knees = [self._knee(film, field, best, named)]
+            knees = [self._knee(pixels, film, field, best, named)]
         clipped = any(_is_clipped(film.pixels, knee.main_joint) for knee in knees if knee.main_joint)
         sides = [(knee.box, knee.side.other if knee.mirrored else knee.side) for knee in knees if knee.box]
         doubtful = self.handedness is not None and self.handedness.doubts(pixels, sides)
@@ -199,7 +200,7 @@ class Detector:
 
         Position tells the side only where the file declares both knees: one knee on a wide film may be either.
         """
-        knee, width = self._knee(film, field, view, UNKNOWN), film.pixels.shape[1]
+        knee, width = self._knee(pixels, film, field, view, UNKNOWN), film.pixels.shape[1]
         assert view.found is not None
         box = view.found.box.shifted(view.x + (field[1].start or 0))
         place = place_among_two(box, width, field[1], lively(pixels[field]), film.bilateral)
@@ -214,15 +215,19 @@ class Detector:
         known = UNKNOWN if in_conflict(film, side, 0) else single_side(film, side)
         return DetectedKnee(*known, film.rows_run_to_right, "rejected", reason)
 
-    def _knee(self, film: Radiograph, field: tuple[slice, slice], view: View, side: Side) -> DetectedKnee:
+    def _knee(
+        self, pixels: np.ndarray, film: Radiograph, field: tuple[slice, slice], view: View, side: Side
+    ) -> DetectedKnee:
         known, found = (*side, film.rows_run_to_right), view.found
         if found is None:
             return DetectedKnee(*known, "not_found", "no_knee_like_region")
+        to_film = view.x + (field[1].start or 0), field[0].start or 0
         reason = self._rejection(found, view.image, film.spacing_mm)
+        if reason is None and shows_implant(pixels, found.box.shifted(*to_film)):
+            reason = "implant"
         if reason:
             return DetectedKnee(*known, "rejected", reason, found.score)
         joint = main_joint(found.box, found.key_points)
-        to_film = view.x + (field[1].start or 0), field[0].start or 0
         return DetectedKnee(
             *known,
             status="found",

@@ -36,11 +36,21 @@ SOP_CLASSES = (
 )
 SLOPE, INTERCEPT = (1e-4, 1e4), 1e7  # outside, a rescale is a mistake, and float32 does not hold its values apart
 FRONTAL = {"AP", "PA", "FRONTAL"}  # words of a View Position; an absent one says nothing
+# Of CID 4010, in SNOMED CT and in the older SNOMED RT: lateral, oblique, axial, tangential, sagittal. Others say nothing.
+# fmt: off
+NOT_FRONTAL = {
+    "399067008", "R-102CD", "399173006", "R-10236", "399198007", "R-10232", "399352003", "R-10228", "399260004", "R-10224",
+    "30730003", "G-A145", "399182000", "R-102C1", "399184004", "R-10238", "399236003", "R-10234", "260426006", "R-40782",
+    "260427002", "R-40783", "399099002", "R-10230", "399368009", "R-10226", "399135007", "R-10220", "399356000", "R-40985",
+    "399006002", "R-10212", "399038007", "R-10210", "399312000", "R-10208", "399059000", "R-10216", "399160007", "R-10204",
+    "399061009", "R-10241", "399004004", "R-10246", "399110001", "R-102C2",
+}
+# fmt: on
 SPACING_MM = (0.01, 5.0)  # outside, a pixel spacing is a mistake and not a detector
 # fmt: off
 _ELEMENTS = (
     "SOPClassUID", "PixelSpacing", "ImagerPixelSpacing", "ImageLaterality", "Laterality", "PatientOrientation",
-    "ViewPosition", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns",
+    "ViewPosition", "ViewCodeSequence", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns",
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "PixelData",
 )
 # fmt: on
@@ -106,7 +116,8 @@ def _read(file: BytesIO) -> Radiograph:
         bits=int(ds.BitsStored),
         bilateral=sides == {"B"},
         contradictory=len(sides) > 1,
-        frontal=is_frontal(_strings(ds, "ViewPosition"), _strings(ds, "PatientOrientation")),
+        frontal=is_frontal(_strings(ds, "ViewPosition"), _strings(ds, "PatientOrientation"))
+        and not NOT_FRONTAL & _view_codes(ds),
     )
 
 
@@ -179,6 +190,13 @@ def _strings(ds: Dataset, keyword: str) -> list[str]:
         return [str(v).strip() for v in ([value] if isinstance(value, str) else value)]
     except Exception:
         return []
+
+
+def _view_codes(ds: Dataset) -> set[str]:
+    try:
+        return {str(item.get("CodeValue", "")).strip() for item in ds.get("ViewCodeSequence") or ()}
+    except Exception:  # optional, and as likely damaged as any element
+        return set()
 
 
 def _spacing(ds: Dataset) -> tuple[float, float] | None:

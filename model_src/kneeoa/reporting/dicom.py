@@ -25,7 +25,8 @@ from kneeoa.errors import KneeOaError
 from kneeoa.geometry import Box, KeyPoints
 from kneeoa.imaging.quiet import quiet
 from kneeoa.messages import Message, shown_as
-from kneeoa.reporting.figure import OPACITY, WARNINGS, as_image, displayed, draw_figure
+from kneeoa.remarks import REASONS
+from kneeoa.reporting.figure import OPACITY, as_image, displayed, draw_figure
 from kneeoa.reporting.joint_space import JointSpace, joint_spaces
 from kneeoa.tasks import OA, TASKS, Laterality
 
@@ -212,7 +213,7 @@ def _who(source: Dataset, knee: Message, at: int) -> dict[str, Any]:
 
 def _ungraded(source: Dataset, knee: Message, at: int) -> sr.MeasurementsAndQualitativeEvaluations:
     """A knee that was expected, and why it has no grades."""
-    reason = _ours(knee["reason"].upper(), WARNINGS[knee["reason"]])
+    reason = _ours(knee["reason"].upper(), REASONS[knee["reason"]])
     evaluations = [sr.QualitativeEvaluation(_ours("NOT_GRADED", "Not graded"), reason)]
     return sr.MeasurementsAndQualitativeEvaluations(**_who(source, knee, at), qualitative_evaluations=evaluations)
 

@@ -18,6 +18,7 @@ from kneeoa.geometry import Box, crop
 from kneeoa.imaging import decode
 from kneeoa.imaging.prepare import for_display
 from kneeoa.messages import Message, decode_png, encode_png, shown_as
+from kneeoa.remarks import WORDS
 from kneeoa.tasks import COMPARTMENT_TASKS, KL, OA, Laterality
 
 log = logging.getLogger(__name__)
@@ -25,20 +26,6 @@ SIZE = 16.0, 9.0  # inches
 DPI = 110
 OPACITY = 0.55  # of the heat map at its maximum
 BLUE, YELLOW, INK = "#56b4e9", "#f0e442", "#111111"  # the first two: Okabe and Ito
-WARNINGS = {
-    "oa_kl_disagree": "OA and KL contradict each other",
-    "compartment_grades_withheld": "side unknown: compartment grades withheld",
-    "no_knee_like_region": "no knee-like region found",
-    "low_score": "rejected: the detector was not sure",
-    "implausible_key_points": "rejected: implausible key points",
-    "implausible_size": "rejected: implausible size",
-    "upside_down": "rejected: the film is upside down",
-    "not_frontal": "the file says that the view is not frontal",
-    "polarity_overridden": "knees were found on the inverted film only",
-    "laterality_conflict": "the side that is named contradicts the film",
-    "side_doubtful": "the knees look like those of the other side: wrong tag, or mirrored?",
-    "clipped_histogram": "over- or underexposed: contrast is lost in the joint",
-}
 
 
 def displayed(data: bytes, reply: Message) -> np.ndarray:
@@ -134,7 +121,7 @@ def _film(axes: Axes, film: np.ndarray, reply: Message, scale: float) -> None:
     lines = [
         f"{facts['width']} × {facts['height']} px, {spacing + ' mm' if spacing else 'size of a pixel unknown'}",
         "blue: knee joint and main joint; yellow: key points",
-        *(WARNINGS.get(word, word) for word in facts["warnings"]),
+        *(WORDS.get(word, word) for word in facts["warnings"]),
     ]
     axes.text(0, -0.02, "\n".join(lines), fontsize=9.5, color=INK, va="top", transform=axes.transAxes, linespacing=1.5)
     for knee in reply["knees"]:
@@ -215,7 +202,7 @@ def _side(knee: Message) -> str:
 
 
 def _warnings(knee: Message) -> list[str]:
-    return [WARNINGS.get(word, word) for word in (*knee["warnings"], knee["reason"]) if word]
+    return [WORDS.get(word, word) for word in (*knee["warnings"], knee["reason"]) if word]
 
 
 def origin(reply: Message) -> str:
