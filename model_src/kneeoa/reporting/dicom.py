@@ -56,8 +56,9 @@ class NoDicomStudy(KneeOaError):
 
 def deliverables(data: bytes, reply: Message, opacity: float = OPACITY) -> dict[str, bytes]:
     """Both objects as DICOM files, by the ending of their names; see `structured_report` and `secondary_capture`."""
-    film = displayed(data, reply)
-    return delivered_with(data, film, draw_figure(film, reply, opacity=opacity), reply, opacity)
+    return delivered_with(
+        data, film := displayed(data, reply), draw_figure(film, reply, opacity=opacity), reply, opacity
+    )
 
 
 def delivered_with(data: bytes, film: np.ndarray, figure: Figure, reply: Message, opacity: float) -> dict[str, bytes]:
