@@ -1,7 +1,6 @@
 """What a PACS takes: a Structured Report of the grades and a Secondary Capture of the page, in the study of the film.
 
-The report is a Comprehensive 3D SR after TID 1500, one measurement group (TID 1410) a knee. The same film graded by the same
-software gets the same instance UIDs: what is delivered twice is there once. docs/dicom.md lists what is in it, and the codes.
+A Comprehensive 3D SR (TID 1500, a TID 1410 group a knee; docs/dicom.md). A film graded twice alike gets the same instance UIDs.
 """
 
 import re
@@ -56,9 +55,8 @@ class NoDicomStudy(KneeOaError):
 
 def deliverables(data: bytes, reply: Message, opacity: float = OPACITY) -> dict[str, bytes]:
     """Both objects as DICOM files, by the ending of their names; see `structured_report` and `secondary_capture`."""
-    return delivered_with(
-        data, film := displayed(data, reply), draw_figure(film, reply, opacity=opacity), reply, opacity
-    )
+    film = displayed(data, reply)
+    return delivered_with(data, film, draw_figure(film, reply, opacity=opacity), reply, opacity)
 
 
 def delivered_with(data: bytes, film: np.ndarray, figure: Figure, reply: Message, opacity: float) -> dict[str, bytes]:
