@@ -10,8 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from kneeoa.reporting import tables
-from kneeoa.reporting.tables import COLUMNS as COLUMNS
-from kneeoa.reporting.tables import TEXTS, Row
+from kneeoa.reporting.tables import COLUMNS, TEXTS, Row
 from kneeoa.tasks import TASKS
 from kneeoa_client.names import KINDS, cell, printable
 from kneeoa_client.outputs import Outputs

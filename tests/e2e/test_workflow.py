@@ -15,9 +15,9 @@ import requests
 
 from kneeoa.disclaimer import DISCLAIMER
 from kneeoa.messages import DETECTION_SCHEMA, REPLY_SCHEMA, decode_png
+from kneeoa.reporting.tables import COLUMNS
 from kneeoa.tasks import TASKS
 from kneeoa_client.cli import main as kneeoa
-from kneeoa_client.rows import COLUMNS
 from kneeoa_client.server import Server
 from tests.conftest import ROOT
 from tests.tools import needs

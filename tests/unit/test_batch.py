@@ -11,11 +11,11 @@ from pydicom import config
 from pydicom.dataset import Dataset, FileMetaDataset
 
 from kneeoa.messages import REPLY_SCHEMA, envelope
+from kneeoa.reporting.tables import COLUMNS
 from kneeoa_client import server as client
 from kneeoa_client.batch import run
 from kneeoa_client.flow import Answer
 from kneeoa_client.journal import Journal
-from kneeoa_client.rows import COLUMNS
 from kneeoa_client.server import ATTEMPTS, Server, ServerError
 from kneeoa_client.sources import MAX_BYTES, Source, SourceError, walk
 

@@ -12,8 +12,8 @@ from pydicom import Dataset, dcmread
 from kneeoa import SAMPLE, GradedFilm, KneeOA, KneeOaError, __version__
 from kneeoa.errors import BadRequest
 from kneeoa.imaging.inputs import read
+from kneeoa.reporting.tables import COLUMNS
 from kneeoa_client.cli import main
-from kneeoa_client.rows import COLUMNS
 from tests.corpus import BOMBS
 from tests.unit.dicom_factory import gradient
 

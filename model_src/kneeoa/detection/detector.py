@@ -94,10 +94,10 @@ class Detector:
         if not film.frontal and not any_view:
             return self._facts(film, rule, [], [self._refused(film, side, "not_frontal")])
         knees, warnings = self._look(pixels, field, film, side, clock)
-        if not any(knee.status == "found" or knee.reason == "implant" for knee in knees):
+        if not any(map(_is_seen, knees)):
             # A wrong tag or a misread background: a film whose knees show up only when inverted is an inverted film.
             others, told = self._look(inverted(pixels), field, film, side, clock)
-            if any(knee.status == "found" or knee.reason == "implant" for knee in others):
+            if any(map(_is_seen, others)):
                 knees, warnings, rule = others, ["polarity_overridden", *told], "inverted_to_find_knees"
             elif self._turned(pixels[field], clock):
                 knees = [replace(knee, status="rejected", reason="upside_down") for knee in knees]
@@ -270,6 +270,11 @@ def _around(box: Box, width: int) -> tuple[int, int]:
 def _beside(views: Sequence[View]) -> bool:
     boxes = [view.found.box.shifted(view.x) for view in views if view.found]
     return len(boxes) == 2 and beside(*boxes)
+
+
+def _is_seen(knee: DetectedKnee) -> bool:
+    """Whether it is there to be seen, be it of metal."""
+    return knee.status == "found" or knee.reason == "implant"
 
 
 def _is_clipped(film: np.ndarray, joint: Box) -> bool:

@@ -33,7 +33,10 @@ def shows_implant(film: np.ndarray, box: Box) -> bool:
     """
     joint = crop(film, box, (SIDE, SIDE)).astype(np.float32)
     low, high = np.percentile(joint, (5, 99.5))
-    return bool(high > low) and any(_mostly_metal((joint - low) / (high - low), level) for level in LEVELS)
+    if high <= low:
+        return False
+    joint = (joint - low) / (high - low)
+    return any(_mostly_metal(joint, level) for level in LEVELS)
 
 
 def _mostly_metal(joint: np.ndarray, level: float) -> bool:
@@ -52,7 +55,8 @@ def _is_metal(joint: np.ndarray, piece: np.ndarray) -> bool:
     near, far = ((grown[step + 1] > grown[step]) for step in (1, 3))
     if not inside.any() or not far.any():
         return False
-    drop, settled = joint[inside].mean() - joint[near], float(np.median(joint[inside].mean() - joint[far]))
+    metal = joint[inside].mean()
+    drop, settled = metal - joint[near], float(np.median(metal - joint[far]))
     if (drop > DROP).mean() < SHARP or np.median(drop) < AT_ONCE * settled:
         return False
     outlines, _ = cv2.findContours(piece, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)

@@ -14,7 +14,6 @@ from kneeoa.imaging import decode as decode_here
 from kneeoa.imaging.dicom import SPACING_MM
 from kneeoa.imaging.quiet import quiet
 from kneeoa.imaging.radiograph import MAX_BYTES, Radiograph, check_size
-from kneeoa.tasks import Laterality
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | Dataset | np.ndarray
 Spacing = float | tuple[float, float]  # mm: of both, or row and column
@@ -84,16 +83,8 @@ def _of_array(pixels: np.ndarray) -> Radiograph:
     values = np.ascontiguousarray(pixels, np.float32)
     if not np.isfinite(values).all():
         raise BadRequest("an array must hold finite numbers only")
-    return Radiograph(
-        pixels=values.copy() if values is pixels else values,
-        spacing_mm=None,
-        polarity=None,
-        laterality=Laterality.UNKNOWN,
-        rows_run_to_right=False,
-        source="array",
-        transfer_syntax=None,
-        bits=8 * pixels.dtype.itemsize,
-    )
+    own = values.copy() if values is pixels else values
+    return Radiograph.without_header(own, "array", 8 * pixels.dtype.itemsize)
 
 
 def as_spacing(millimetres: Spacing | None) -> tuple[float, float] | None:

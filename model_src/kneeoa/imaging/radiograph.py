@@ -51,6 +51,20 @@ class Radiograph:
     contradictory: bool = False
     frontal: bool = True
 
+    @classmethod
+    def without_header(cls, pixels: np.ndarray, source: str, bits: int) -> "Radiograph":
+        """Pixels of which nothing else is known: a raster file's, or an array's."""
+        return cls(
+            pixels=pixels,
+            spacing_mm=None,
+            polarity=None,
+            laterality=Laterality.UNKNOWN,
+            rows_run_to_right=False,
+            source=source,
+            transfer_syntax=None,
+            bits=bits,
+        )
+
 
 def check_size(rows: int, columns: int) -> None:
     """Refuse a claimed image size *before* anything of that size is allocated.

@@ -9,7 +9,6 @@ from kneeoa.errors import CorruptImage, KneeOaError, TooExpensive, TooLarge, Uns
 from kneeoa.imaging.codestream import check_whole
 from kneeoa.imaging.quiet import quiet
 from kneeoa.imaging.radiograph import MAX_PIXELS, Radiograph, check_size
-from kneeoa.tasks import Laterality
 
 _GREY_16 = ("I;16", "I;16L", "I;16B", "I")  # Pillow opens some 16-bit files as "I", 32 bits wide
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF tags
@@ -54,16 +53,7 @@ def read_raster(data: bytes) -> Radiograph:
         raise CorruptImage from None
     if deep and (pixels.min() < 0 or pixels.max() > np.iinfo(np.uint16).max):
         raise UnsupportedMedia("Only 8- and 16-bit images are read, not deeper ones.")
-    return Radiograph(
-        pixels=pixels.astype(np.float32),
-        spacing_mm=None,
-        polarity=None,
-        laterality=Laterality.UNKNOWN,
-        rows_run_to_right=False,
-        source="raster",
-        transfer_syntax=None,
-        bits=16 if deep else 8,
-    )
+    return Radiograph.without_header(pixels.astype(np.float32), "raster", 16 if deep else 8)
 
 
 def _check_tile(image: Image.Image) -> None:
