@@ -68,7 +68,7 @@ def batch(arguments: argparse.Namespace) -> int:
     server = Server.find(arguments.server, arguments.key_file, arguments.proxy)
     if arguments.any_view:
         server.headers |= ANY_VIEW
-    summary = run(arguments.paths, arguments.out, server, arguments.in_flight)
+    summary = run(arguments.paths, arguments.out, server, arguments.in_flight, arguments.identify)
     print("\n".join([*summary.lines(), str(arguments.out), DISCLAIMER]))
     return int(not summary.complete)
 
@@ -158,6 +158,10 @@ def main(argv: list[str] | None = None) -> int:
     many.add_argument(
         "--in-flight", type=int, default=16, help="films under way at once; twice the batch size fills it"
     )
+    for command in (one, many):
+        command.add_argument(
+            "--identify", action="store_true", help="rows say whose film it is: PatientID, UIDs, study date, spacing"
+        )
     for command in (one, page, many):
         command.add_argument(
             "--any-view", action="store_true", help="grade films whose header names a view that is not frontal, too"
