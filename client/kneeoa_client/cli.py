@@ -12,6 +12,7 @@ from kneeoa import SAMPLE, __version__
 from kneeoa.disclaimer import DISCLAIMER
 from kneeoa.tasks import TASKS
 from kneeoa_client.names import KINDS, printable
+from kneeoa_client.words import languages
 
 APART = ("grade", "report", "pacs")  # modules of their own, with a function run
 INTERRUPTED = {  # what a command leaves that was told to stop
@@ -143,6 +144,7 @@ def main(argv: list[str] | None = None) -> int:
         "--html", type=folder, required=True, metavar="DIR", help="an index that sorts and filters, a page a study"
     )
     page.add_argument("--explain", type=tasks, metavar="TASK", default="KL", help="whose heat map the figures show")
+    page.add_argument("--language", choices=languages(), default="en", help="of the pages; their figures speak English")
     for command in (one, page):
         command.add_argument("--opacity", type=share, metavar="SHARE", help="of the heat map in the figure, 0 to 1")
         command.add_argument(

@@ -1,34 +1,25 @@
 """`kneeoa report`: a page a study and an index that sorts and filters, in files that need no server and ask for nothing."""
 
 import argparse
-import base64
-import json
-from collections import defaultdict
-from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-from jinja2 import Environment, PackageLoader
+import numpy as np
 from PIL import Image
-from pydicom import dcmread
 
 from kneeoa.disclaimer import DISCLAIMER
-from kneeoa.imaging.quiet import quiet
 from kneeoa.messages import Message
-from kneeoa.remarks import WORDS
-from kneeoa.reporting.figure import OPACITY, as_image, displayed, draw_figure, origin, versions
-from kneeoa.tasks import KL, OA, TASKS
+from kneeoa.reporting.figure import OPACITY, as_image, displayed, draw_figure
+from kneeoa_client.change import joint_picture
 from kneeoa_client.grade import all_graded, counted, grade_all
-from kneeoa_client.names import digest, printable
+from kneeoa_client.identity import date_of, header_of
+from kneeoa_client.names import digest
 from kneeoa_client.outputs import Outputs
-from kneeoa_client.rows import rows_of
+from kneeoa_client.pages import Page, write_report
 from kneeoa_client.server import ANY_VIEW, Server
 from kneeoa_client.sources import Source, walk
 
-SIDES = {"R": "right", "L": "left", "unknown": "side unknown"}
-COLUMNS = ["film", "knee", "status", *(task.name.replace("_", "-") for task in TASKS), "P(OA) %", "remarks"]
-TEXTS = ("film", "knee", "status", "remarks")
+HEADER = "StudyInstanceUID", "PatientID", "IssuerOfPatientID", "StudyDate", "BodyPartExamined"
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -43,108 +34,41 @@ def run(arguments: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     outputs.check(folder / "index.html")
     replies: dict[str, Message] = {}
-    studies: defaultdict[str, dict[str, Path]] = defaultdict(dict)
+    pages: dict[str, Page] = {}
     with TemporaryDirectory(dir=folder) as aside:  # pictures: of a large batch too many to hold
 
         def use(film: Source, data: bytes, reply: Message) -> None:
             replies[film.name] = reply
             if reply["status"] != "error":
-                page = draw_figure(displayed(data, reply), reply, opacity=opacity)
-                picture = Path(aside) / f"{digest(film.name)}.webp"
-                Image.fromarray(as_image(page)).save(picture, quality=88, method=4)
-                studies[study_of(data, film.name)][film.name] = picture
+                pages[film.name] = page_of(film.name, data, reply, Path(aside), opacity)
 
         try:
             grade_all(films, server, arguments.side, use)
         finally:
             if replies:
                 answered = {film.name: replies[film.name] for film in films if film.name in replies}
-                write_report(outputs, folder, answered, studies)
+                write_report(outputs, folder, answered, pages, arguments.language)
                 print(counted(replies.values(), skipped), f"wrote {folder / 'index.html'}", DISCLAIMER, sep="\n")
     return int(not all_graded(replies.values()))
 
 
-def study_of(data: bytes, name: str) -> str:
-    """What a study's page is called: a digest of its UID, which is not told, or of the name of a file that belongs to none."""
-    try:
-        with quiet():
-            named = str(
-                dcmread(BytesIO(data), stop_before_pixels=True, specific_tags=["StudyInstanceUID"]).StudyInstanceUID
-            )
-    except Exception:  # no DICOM, or a damaged header
-        named = name
-    return digest(named)[:10]
+def page_of(name: str, data: bytes, reply: Message, aside: Path, opacity: float) -> Page:
+    """A film's page; its pictures go to the folder ``aside``. Studies and patients are called by digests: neither is told."""
+    shown, spacing = displayed(data, reply), reply["film"]["spacing_mm"]
+    stem = aside / digest(name)
 
+    def kept(picture: np.ndarray, what: str) -> Path:
+        Image.fromarray(picture).save(path := stem.with_name(f"{stem.name}-{what}.webp"), quality=88, method=4)
+        return path
 
-def write_report(
-    outputs: Outputs, folder: Path, replies: dict[str, Message], studies: dict[str, dict[str, Path]]
-) -> None:
-    """``index.html`` and a page for each of ``studies``, which hold the picture of each of their films by its name."""
-    pages = Environment(loader=PackageLoader("kneeoa_client"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    read = [reply for reply in replies.values() if reply["status"] != "error"]
-    made_by = sorted({f"{', '.join(versions(reply))}. {origin(reply)}" for reply in read})
-    common = {"disclaimer": DISCLAIMER, "made_by": made_by}
-    for number, films in studies.items():
-        sections = [_section(name, replies[name], picture) for name, picture in sorted(films.items())]
-        page = pages.get_template("study.html").render(common, number=number, films=sections)
-        outputs.write(folder / f"{number}.html", page.encode(errors="replace"))
-    page_of = {name: f"{number}.html" for number, films in studies.items() for name in films}
-    rows = [row for name, reply in replies.items() for row in _rows(name, reply, page_of.get(name))]
-    page = pages.get_template("index.html").render(
-        common,
-        rows=rows,
-        columns=COLUMNS,
-        texts=TEXTS,
-        studies=len(studies),
-        statuses=sorted({row["status"] for row in rows}),
+    header = header_of(data, *HEADER)
+    patient = f"{header['PatientID']}\0{header['IssuerOfPatientID']}" if header["PatientID"] else ""
+    graded = [knee for knee in reply["knees"] if knee["grades"] and knee["main_joint"] and spacing]
+    return Page(
+        picture=kept(as_image(draw_figure(shown, reply, opacity=opacity)), "page"),
+        study=digest(header["StudyInstanceUID"] or name)[:10],
+        patient=patient and digest(patient)[:10],
+        date=date_of(header["StudyDate"]),
+        body_part=header["BodyPartExamined"],
+        joints={knee["knee"]: kept(joint_picture(shown, knee, spacing), knee["knee"]) for knee in graded},
     )
-    outputs.write(folder / "index.html", page.encode(errors="replace"))
-
-
-def _section(name: str, reply: Message, picture: Path) -> dict[str, Any]:
-    """A film on its study's page."""
-    knees = [
-        {
-            "side": SIDES[knee["knee"]],
-            "reason": WORDS.get(knee["reason"], knee["reason"]),
-            "grades": [(task.name, task.title, knee["grades"][task.name]) for task in TASKS] if knee["grades"] else [],
-        }
-        for knee in reply["knees"]
-    ]
-    told = "; ".join(
-        f"{k['side']} knee: " + (f"KL {k['grades'][0][2]['grade']}" if k["grades"] else "not graded") for k in knees
-    )
-    return {
-        "name": printable(name),
-        "picture": base64.b64encode(picture.read_bytes()).decode("ascii"),
-        "told": told,
-        "knees": knees,
-        "reply": json.dumps(reply, indent=2),
-    }
-
-
-def _rows(name: str, reply: Message, page: str | None) -> list[dict[str, Any]]:
-    """The index's rows of a film: one a knee; a film that could not be read is one with its error."""
-    rows = []
-    warnings = [knee["warnings"] for knee in reply["knees"]] or [[]]
-    for row, warned in zip(rows_of(name, reply), warnings, strict=True):
-        shown = {task: "" if row[task.name] is None else row[task.name] for task in TASKS}
-        remarks = [word for word in (row["error_code"], *warned) if word]
-        rows.append(
-            {
-                "film": printable(name),
-                "page": page,
-                "status": row["status"],
-                "kl": shown[KL],
-                "oa": shown[OA],
-                "warned": int(bool(remarks)),
-                "cells": [
-                    "" if row["status"] == "error" else SIDES[row["knee"]],
-                    row["status"],
-                    *shown.values(),
-                    "" if row["OA_p1"] is None else f"{100 * row['OA_p1']:.1f}",
-                    ", ".join(WORDS.get(word, word) for word in remarks),
-                ],
-            }
-        )
-    return rows

@@ -1,13 +1,17 @@
 """The HTML report as a browser shows it, from a folder, with no server and no network."""
 
+import base64
 import json
 import re
 import shutil
+from importlib import resources
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom import dcmread
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
@@ -15,9 +19,12 @@ from selenium.webdriver.support.select import Select
 from kneeoa.disclaimer import DISCLAIMER
 from kneeoa.errors import CorruptImage
 from kneeoa.messages import REPLY_SCHEMA, envelope
+from kneeoa.remarks import WORDS
 from kneeoa_client.outputs import Outputs
-from kneeoa_client.report import COLUMNS, study_of, write_report
+from kneeoa_client.pages import COLUMNS, Page, write_report
+from kneeoa_client.report import page_of
 from kneeoa_client.sources import Source, distinct_stems
+from kneeoa_client.words import languages, words
 from tests.tools import needs
 from tests.unit.dicom_factory import gradient, make_dicom
 from tests.unit.test_figure import spoilt
@@ -48,14 +55,20 @@ def folder(replies, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     picture = folder / "picture.webp"
     Image.fromarray(np.zeros((99, 176, 3), np.uint8)).save(picture)
-    studies = {"aaa": ["a/lost.dcm", "a/side.dcm"], "bbb": ["b/two.dcm"], "ccc": [NASTY]}
-    write_report(
-        Outputs(frozenset()),
-        folder,
-        replies,
-        {number: dict.fromkeys(films, picture) for number, films in studies.items()},
-    )
+    write_report(Outputs(frozenset()), folder, replies, pages(picture))
     return folder
+
+
+def pages(picture: Path) -> dict[str, Page]:
+    """Three studies of one patient and of somebody who has no name."""
+    joints = {"R": picture, "L": picture}
+    patient = {"patient": "SECRET", "joints": joints}
+    return {
+        "a/lost.dcm": Page(picture, "aaa", date="2022-01-01", **patient),
+        "a/side.dcm": Page(picture, "aaa", date="2022-01-01", **patient),
+        "b/two.dcm": Page(picture, "bbb", date="2024-01-01", body_part="EXTREMITY", **patient),
+        NASTY: Page(picture, "ccc"),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +110,11 @@ def test_every_knee_has_its_row_and_every_study_its_page(index, folder, replies)
         assert told == grades
     pages = {link.get_attribute("href").rsplit("/", 1)[1] for link in index.find_elements(By.CSS_SELECTOR, "td a")}
     assert pages == {"aaa.html", "bbb.html", "ccc.html"}
+    assert column(index, "date").count("2022-01-01") == 3
+    knee = replies["b/two.dcm"]["knees"][0]
+    shown = zip(*(column(index, name) for name in ("film", "JSW-L", "JSW-M")), strict=True)
+    widths = [f"{knee['joint_space'][side]['minimum']['mm']:.1f}" for side in ("lateral", "medial")]
+    assert widths in [list(rest) for film, *rest in shown if film == "b/two.dcm"]
     assert DISCLAIMER in index.page_source
 
 
@@ -142,7 +160,11 @@ def test_pages_are_quiet_whole_and_ask_for_nothing(browser, folder):
         assert browser.title.endswith("· kneeoa")
         for picture in browser.find_elements(By.TAG_NAME, "img"):
             assert browser.execute_script("return arguments[0].naturalWidth", picture) == 176
-            assert "KL" in picture.get_attribute("alt") or "not graded" in picture.get_attribute("alt")
+            assert (
+                page.name.startswith("change-")
+                or "KL" in picture.get_attribute("alt")
+                or "not graded" in picture.get_attribute("alt")
+            )
         wide = browser.execute_script(
             "return document.documentElement.scrollWidth > document.documentElement.clientWidth"
         )
@@ -159,11 +181,18 @@ def test_a_page_shows_what_the_reply_says(browser, folder, replies):
     browser.get((folder / "aaa.html").as_uri())
     text = browser.find_element(By.TAG_NAME, "body").text
 
+    assert text.startswith(
+        "All studies\nChange from 2022-01-01 to 2024-01-01\n2022-01-01: Knee, right and left and side unknown"
+    )
     assert "not graded, no knee-like region found" in text
+    assert "learned from labels that are weak and synthetic" in text
+    assert "Warning: OA and KL contradict each other" in text
+    lateral = replies["a/lost.dcm"]["knees"][0]["joint_space"]["lateral"]
+    assert f"lateral {lateral['minimum']['mm']:.1f} mm ({lateral['fixed']['mm']:.1f} mm)" in text
     assert text.count("withheld: side unknown") == 6
     knee = replies["a/lost.dcm"]["knees"][0]
-    rows = browser.find_elements(By.CSS_SELECTOR, "tbody tr")
-    told = [cell.text for cell in rows[0].find_elements(By.TAG_NAME, "td")]
+    rows = browser.find_elements(By.CSS_SELECTOR, "tbody tr:has(td)")
+    told = [cell.text for cell in rows[0].find_elements(By.CSS_SELECTOR, "th, td")]
     assert told == ["Kellgren-Lawrence grade", *(f"{100 * p:.0f} %" for p in knee["grades"]["KL"]["probabilities"])]
     assert rows[0].find_element(By.TAG_NAME, "b").text == told[1 + knee["grades"]["KL"]["grade"]]
 
@@ -176,12 +205,136 @@ def test_names_are_text_and_nothing_points_outside(folder):
         assert "http" not in re.sub(r'"http_status"|http-equiv', "", text)
 
 
-def test_a_study_is_named_by_a_digest_of_its_uid():
-    one, same, other = (make_dicom(gradient(), StudyInstanceUID=uid) for uid in ("1.2.3", "1.2.3", "1.2.4"))
+@in_a_browser
+@pytest.mark.parametrize("width", [390, 1400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_can_be_read_by_everybody(browser, folder, width, scheme):
+    """axe finds nothing, at the width of a phone, in the dark."""
+    axe = (resources.files("axe_core_python") / "axe.min.js").read_text()
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics(width))
+    feature = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": feature})
+    try:
+        for page in sorted(folder.glob("*.html")):
+            browser.get(page.as_uri())
+            root = "document.documentElement"
+            assert browser.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth"), page
+            browser.execute_script(axe)
+            found = browser.execute_async_script("axe.run({preload: false}).then(arguments[0])")
+            assert [(v["id"], v["nodes"][0]["html"]) for v in found["violations"]] == [], page
+            assert len(found["passes"]) > 15
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
-    assert study_of(one, "a") == study_of(same, "b") != study_of(other, "a")
-    assert study_of(b"no DICOM", "a") == study_of(b"", "a") != study_of(b"", "b")
-    assert "1.2.3" not in study_of(one, "a")
+
+def metrics(width: int) -> dict:
+    return {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+
+
+@in_a_browser
+def test_a_study_of_one_film_prints_on_one_page_and_the_index_with_all_columns(browser, folder):
+    browser.get((folder / "bbb.html").as_uri())
+    assert printed(browser) == [PORTRAIT]
+    browser.get((folder / "aaa.html").as_uri())
+    assert printed(browser) == [PORTRAIT] * 2
+    browser.get((folder / "index.html").as_uri())
+    assert printed(browser) == [PORTRAIT[::-1]]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics(1047))  # 277 mm at 96 dpi
+    try:
+        assert browser.execute_script("return document.querySelector('table').getBoundingClientRect().right") <= 1047
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+PORTRAIT = (210, 297)  # A4, mm
+
+
+def printed(browser) -> list[tuple[int, int]]:
+    """The sizes of the pages that come out of the printer, in mm."""
+    data = browser.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True, "printBackground": True})["data"]
+    boxes = re.findall(rb"/MediaBox\s*\[0 0 ([\d.]+) ([\d.]+)\]", base64.b64decode(data))
+    return [tuple(round(float(side) / 72 * 25.4) for side in box) for box in boxes]
+
+
+@in_a_browser
+def test_two_visits_show_what_changed(browser, folder, replies):
+    (page,) = folder.glob("change-*.html")
+    browser.get(page.as_uri())
+
+    cells = [
+        [cell.text for cell in row.find_elements(By.CSS_SELECTOR, "th, td")]
+        for row in browser.find_elements(By.CSS_SELECTOR, "tbody tr")
+    ]
+    assert [row[0] for row in cells] == ["2022-01-01", "2024-01-01"]  # the left knee was not found once
+    knee = replies["b/two.dcm"]["knees"][0]
+    assert cells[1][1] == str(knee["grades"]["KL"]["grade"])
+    assert cells[1][3] == f"{knee['joint_space']['lateral']['minimum']['mm']:.1f}"
+    rates = [line.text for line in browser.find_elements(By.CSS_SELECTOR, "section ul li")]
+    assert rates[0] == "lateral: +0.00 mm a year (noise band ± 0.28): within the noise band"  # the same film twice
+    assert len(rates) == 4
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".joints img")) == 2
+
+
+@pytest.mark.parametrize("language", languages())
+def test_a_language_says_everything(language, replies, tmp_path):
+    english, own = words("en"), words(language)
+    picture = tmp_path / "picture.webp"
+    picture.write_bytes(b"")
+
+    write_report(Outputs(frozenset()), tmp_path, replies, pages(picture), language)
+
+    assert own["language"] == language
+    assert own.keys() == english.keys()
+    assert own["remark"].keys() == WORDS.keys()
+    assert own["task"].keys() == english["task"].keys()
+    same = [key for key in english if isinstance(english[key], str) and english[key] == own[key]]
+    assert language == "en" or {*same} <= {"status", "lateral", "medial"}
+    text = (tmp_path / "bbb.html").read_text()
+    assert f'lang="{language}"' in text
+    assert own["disclaimer"] in text
+    assert own["task"]["FL"] in text
+
+
+def test_pages_tell_nothing_of_the_patient_nor_where_films_lie(sample, service, tmp_path):
+    film = dcmread(BytesIO(sample))
+    film.PatientID, film.PatientName, film.StudyDate = "SECRETID", "SECRET^NAME", "20240229"
+    film.save_as(file := BytesIO())
+    name = str(tmp_path / "SECRETPLACE/films/a.dcm")
+    reply = service.grade(file.getvalue(), explain="KL").message
+    page = page_of(name, file.getvalue(), reply, tmp_path, 0.5)
+
+    write_report(Outputs(frozenset()), tmp_path, {name: reply}, {name: page})
+
+    assert page.date == "2024-02-29"
+    assert {side: Image.open(path).width for side, path in page.joints.items()} == {
+        knee["knee"]: pytest.approx((knee["box"][2] - knee["box"][0]) * 0.4 / 0.25, abs=2) for knee in reply["knees"]
+    }
+    for path in tmp_path.glob("*.html"):
+        text = path.read_text()
+        assert "SECRET" not in path.name + text
+        assert str(film.StudyInstanceUID) not in text
+        assert "a.dcm" in text
+
+
+def test_films_of_one_study_or_patient_share_a_page(sample, service, tmp_path):
+    reply = service.grade(sample).message
+    made = [
+        page_of("f", make_dicom(gradient(), **header), {**reply, "knees": []}, tmp_path, 0.0)
+        for header in (
+            {"StudyInstanceUID": "1.2.3", "PatientID": "1"},
+            {"StudyInstanceUID": "1.2.4", "PatientID": "1"},
+            {"StudyInstanceUID": "1.2.3", "PatientID": "1", "IssuerOfPatientID": "other"},
+            {"StudyInstanceUID": "1.2.3", "PatientID": ""},
+        )
+    ]
+
+    assert made[0].study == made[2].study == made[3].study != made[1].study
+    assert made[0].patient == made[1].patient != made[2].patient
+    assert made[3].patient == ""
+    assert not any("1.2.3" in page.study for page in made)
 
 
 def test_films_of_one_name_get_names_of_their_own():

@@ -164,7 +164,7 @@ def _joint(axes: Axes, film: np.ndarray, knee: Message, scale: float, opacity: f
         (x, y1), (_, y2) = scale * np.array(found["minimum"]["ends"]) - (round(box.x1), round(box.y1)) - 0.5
         axes.plot([x, x], [y1, y2], color=ORANGE, linewidth=2.5, marker="_", markersize=9, markeredgewidth=2)
         axes.annotate(
-            _width(found["minimum"]), (x, y2), (0, -9), textcoords="offset points", ha="center", va="top", fontsize=10,
+            width(found["minimum"]), (x, y2), (0, -9), textcoords="offset points", ha="center", va="top", fontsize=10,
             color=INK, bbox={"facecolor": "white", "edgecolor": ORANGE, "pad": 1.5},
         )  # fmt: skip
     axes.set(xticks=[], yticks=[], anchor="N")
@@ -225,16 +225,17 @@ def _warnings(knee: Message) -> list[str]:
 def widths_in_words(knee: Message) -> str:
     """The joint spaces of a knee, at the fixed place in brackets; empty where nothing was measured."""
     spaces = knee.get("joint_space") or {}
-    return ", ".join(f"{side} {_width(s['minimum'])} ({_width(s['fixed'])})" for side, s in spaces.items())
+    return ", ".join(f"{side} {width(s['minimum'])} ({width(s['fixed'])})" for side, s in spaces.items())
 
 
-def _width(found: Message) -> str:
+def width(found: Message) -> str:
+    """One of a reply's widths, in mm, or in pixels where their size is not known."""
     return f"{found['px']:.0f} px" if found["mm"] is None else f"{found['mm']:.1f} mm"
 
 
 def oarsi_origin(reply: Message) -> str:
     """What the six OARSI grades learned from, for the head of their table."""
-    by_kind = _heads(reply)
+    by_kind = label_kinds(reply)
     six = [task.name for task in COMPARTMENT_TASKS]
     kinds = [kind for kind, tasks in by_kind.items() if set(tasks) & {*six}]
     if len(kinds) == 1:
@@ -246,11 +247,13 @@ def oarsi_origin(reply: Message) -> str:
 def origin(reply: Message) -> str:
     """Which heads learned from which kinds of labels: real, weak, synthetic."""
     six = [task.name for task in COMPARTMENT_TASKS]
-    named = {k: "the six OARSI features" if tasks == six else ", ".join(tasks) for k, tasks in _heads(reply).items()}
+    named = {
+        k: "the six OARSI features" if tasks == six else ", ".join(tasks) for k, tasks in label_kinds(reply).items()
+    }
     return "; ".join(f"{tasks}: {kinds} labels" for kinds, tasks in named.items())
 
 
-def _heads(reply: Message) -> dict[str, list[str]]:
+def label_kinds(reply: Message) -> dict[str, list[str]]:
     """The tasks by the kinds of labels that they learned from."""
     heads: dict[str, list[str]] = {}
     for task, text in reply["model"]["grader"]["provenance"].items():
