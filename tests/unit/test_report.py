@@ -139,7 +139,7 @@ def test_it_filters_and_counts(index):
     assert column(index, "KL") == [kl for kl in all_kl if kl and int(kl) >= 2]
     assert index.find_element(By.ID, "shown").text == str(len(column(index, "KL")))
     Select(index.find_element(By.ID, "kl")).select_by_visible_text("any")
-    Select(index.find_element(By.ID, "status")).select_by_visible_text("not_found")
+    Select(index.find_element(By.ID, "status")).select_by_visible_text("not found")
     assert column(index, "film") == ["a/lost.dcm"]
     Select(index.find_element(By.ID, "status")).select_by_visible_text("any")
     index.find_element(By.ID, "warned").click()
