@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from kneeoa_client import server as client
-from kneeoa_client.server import Server
+from kneeoa_client import client
+from kneeoa_client.client import Client
 from tests.unit.fake_server import Fake
 
 
@@ -23,4 +23,4 @@ def fake(monkeypatch):
 def server(fake, tmp_path):
     keys = tmp_path / "key_file.json"
     keys.write_text(json.dumps({"inference": {"key": "key"}}))
-    return Server(f"http://127.0.0.1:{fake.http.server_port}", "key", keys)
+    return Client(f"http://127.0.0.1:{fake.http.server_port}", "key", keys)

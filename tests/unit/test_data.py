@@ -2,10 +2,10 @@ import pandas as pd
 import pytest
 
 from tests.unit.releases import invented, write_csv, write_film, write_most, write_oai
+from training.data.make_manifest import main
 from training.data.manifest import ManifestError, check, read_manifest, write_manifest
 from training.data.schema import KNEE, LABELS
 from training.data.splits import across_cohorts, by_subject, check_leaks, per_knee, split_hash
-from training.make_manifest import main
 
 
 @pytest.fixture

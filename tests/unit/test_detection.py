@@ -11,8 +11,8 @@ from kneeoa.imaging.prepare import prepare_single, split_bilateral
 from kneeoa.messages import decode_png
 from kneeoa.tasks import Laterality
 from tests.conftest import ROOT
-from training.phantom import draw_film
-from training.store import to_dicom
+from training.synthesis.dicom_writer import to_dicom
+from training.synthesis.phantom import draw_film
 
 
 def test_scanning_a_film_equals_classifying_its_windows(rng):

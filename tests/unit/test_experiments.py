@@ -13,17 +13,17 @@ from kneeoa.grading.network import build_network
 from kneeoa.tasks import TASKS, Laterality
 from kneeoa.weights import save_weights
 from tests.conftest import ROOT
-from training.ablate import STEPS
-from training.ablate import main as ablate
-from training.cut_crops import main as cut_crops
+from training.data.cut_crops import main as cut_crops
 from training.data.knee_kl import read_knee_kl
 from training.data.manifest import as_manifest, write_manifest
-from training.evaluate import main as evaluate
-from training.evaluate_films import grade_films, phantom_films
-from training.make_synthetic import main as make_synthetic
-from training.phantom import draw_film
-from training.store import to_dicom
-from training.train_grader import main as train_grader
+from training.evaluation.evaluate import main as evaluate
+from training.evaluation.evaluate_films import grade_films, phantom_films
+from training.experiments.ablate import STEPS
+from training.experiments.ablate import main as ablate
+from training.fitting.train_grader import main as train_grader
+from training.synthesis.dicom_writer import to_dicom
+from training.synthesis.make_synthetic import main as make_synthetic
+from training.synthesis.phantom import draw_film
 
 pytestmark = pytest.mark.slow
 
@@ -93,7 +93,7 @@ def test_the_ablation_trains_each_network_and_writes_the_table(knees, tmp_path):
 
 
 def test_two_processes_train_one_network(knees, tmp_path):
-    command = ["-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "training.train_grader"]
+    command = ["-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "training", "train-grader"]
     options = ["--data", str(knees), "--config", TINY, "--out", str(tmp_path)]
 
     done = subprocess.run([sys.executable, *command, *options], cwd=ROOT, capture_output=True, text=True, timeout=300)

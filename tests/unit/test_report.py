@@ -15,9 +15,9 @@ from selenium.webdriver.support.select import Select
 from kneeoa.disclaimer import DISCLAIMER
 from kneeoa.errors import CorruptImage
 from kneeoa.messages import REPLY_SCHEMA, envelope
-from kneeoa_client.outputs import Outputs
-from kneeoa_client.report import COLUMNS, study_of, write_report
-from kneeoa_client.sources import Source, distinct_stems
+from kneeoa_cli.files.inputs import Source, distinct_stems
+from kneeoa_cli.files.outputs import Outputs
+from kneeoa_cli.html_report import COLUMNS, study_of, write_report
 from tests.tools import needs
 from tests.unit.dicom_factory import gradient, make_dicom
 from tests.unit.test_figure import spoilt

@@ -72,7 +72,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise ManifestError(f"cannot read {Path(path).name}: write it with python -m training.make_manifest") from error
+        raise ManifestError(f"cannot read {Path(path).name}: write it with python -m training manifest") from error
     meta = json.loads((table.schema.metadata or {}).get(_META, b"{}"))
     if meta.get("schema") != SCHEMA_VERSION:
         raise ManifestError(f"{Path(path).name} is no manifest of schema {SCHEMA_VERSION}: make it again")

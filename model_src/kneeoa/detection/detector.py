@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from kneeoa.clock import Clock
 from kneeoa.detection.cascade import Cascade, CascadeConfig, Found, beside
 from kneeoa.detection.handedness import Handedness
 from kneeoa.detection.implant import shows_implant
@@ -19,6 +18,7 @@ from kneeoa.imaging.prepare import correct_polarity, inverted, looks_bilateral, 
 from kneeoa.imaging.radiograph import Radiograph
 from kneeoa.messages import DetectedKnee, Message
 from kneeoa.tasks import Laterality
+from kneeoa.timing import Clock
 from kneeoa.weights import Weights, WeightsError, read_weights
 
 # Of a knee alone on a wide field, so much to either side is its single-knee image, in widths of its box: half a

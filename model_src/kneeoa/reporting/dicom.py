@@ -23,10 +23,10 @@ import kneeoa
 from kneeoa.errors import KneeOaError
 from kneeoa.geometry import Box, KeyPoints
 from kneeoa.imaging.quiet import quiet
+from kneeoa.measurement.joint_space import JointSpace, joint_spaces
 from kneeoa.messages import Message, shown_as
 from kneeoa.remarks import REASONS
 from kneeoa.reporting.figure import OPACITY, as_image, displayed, draw_figure
-from kneeoa.reporting.joint_space import JointSpace, joint_spaces
 from kneeoa.tasks import OA, TASKS, Laterality
 
 SCHEME = "99KNEEOA"  # our own codes, where neither SNOMED CT nor DICOM has one that is known to us
