@@ -104,5 +104,8 @@ samples: setup  ## redraw samples/*.dcm from their seeds
 docs: samples  ## rewrite README's picture and docs/api.md's reply from the service itself
 	@$(BIN)/python -m docs.refresh
 
-.PHONY: help setup demo serve stop test test-fast test-tools lint evaluate manifest crops clean archives gateway gateway-stop monitoring monitoring-stop batch-up batch-scale batch-down bench soak fuzz metamorphic samples docs
+docs-site: setup  ## docs/ as a web site, in out/site; a link that leads nowhere is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+.PHONY: help setup demo serve stop test test-fast test-tools lint evaluate manifest crops clean archives gateway gateway-stop monitoring monitoring-stop batch-up batch-scale batch-down bench soak fuzz metamorphic samples docs docs-site
 .DEFAULT_GOAL := help
