@@ -76,14 +76,15 @@ def read_most(
     matches = [m for m in map(_FILM.fullmatch, paths) if m]
     found = placed(root, [(m["subject"].upper(), m["visit"].upper(), m["view"].upper(), m[0]) for m in matches], wanted)
     from_visit = {m[0]: m.start("visit") for m in matches}
-    read = read_headers(root, found["path"]) if headers else dict.fromkeys(found["path"], True)
-    bad = found["path"].map(read).isna()
+    read = read_headers(root, found["path"]) if headers else {}
+    bad = found["path"].map(lambda path: read[path] is None) if headers else found["size"] == 0
     films = found[~bad & found["view"].isin(views)]
     note(notes, f"films of other views than {', '.join(views)}", int((~bad & ~found["view"].isin(views)).sum()))
     rank = films["view"].map({view: i for i, view in enumerate(views)})
     films = films[rank == rank.groupby([films["subject"], films["visit"]]).transform("min")]
     # A film has no barcode here; copies of it lie alike in two bundles.
     films = films.assign(barcode=[path[from_visit[path] :] for path in films["path"]])[FILM]
+    films = films if headers else films.drop_duplicates(["subject", "visit"])
     return link(readings, films, "MOST", root, notes, found[bad], asked=bool(visits))
 
 
