@@ -77,7 +77,9 @@ def read_most(
     found = placed(root, [(m["subject"].upper(), m["visit"].upper(), m["view"].upper(), m[0]) for m in matches], wanted)
     from_visit = {m[0]: m.start("visit") for m in matches}
     read = read_headers(root, found["path"]) if headers else {}
-    bad = found["path"].map(lambda path: read[path] is None) if headers else found["size"] == 0
+    bad = pd.Series(
+        [read[path] is None for path in found["path"]] if headers else found["size"] == 0, found.index, bool
+    )
     films = found[~bad & found["view"].isin(views)]
     note(notes, f"films of other views than {', '.join(views)}", int((~bad & ~found["view"].isin(views)).sum()))
     rank = films["view"].map({view: i for i, view in enumerate(views)})
@@ -94,6 +96,6 @@ def _readings(table: pd.DataFrame, subject: pd.Series, visit: str, side: str, kl
     )
     for task in TASKS:
         cells = codes(table.get(f"{visit}X{side}{_FEATURES.get(task.name)}", empty(table)))
-        knees["implant"] |= prosthetic(cells).astype(bool)
+        knees["implant"] |= prosthetic(cells)
         knees[task.name] = grades(cells.replace({"1.9": KL_19[kl_19]}) if task.name == "KL" else cells, task)
     return knees

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from kneeoa.tasks import TASKS, Laterality
-from training.data.implants import oai_implants
+from training.data.implants import empty, oai_implants
 from training.data.linking import FILM, Release, link, note, placed
 from training.data.readings import codes, files_below, find_tables, grades, prosthetic, read_table
 from training.data.schema import KNEE, LABELS, ManifestError
@@ -64,24 +64,24 @@ def read_oai(
         Names what is missing: tables, columns, the films of a visit.
     """
     paths, notes = list(files_below(root)), list[str]()
-    readings = _all_readings(root, paths, notes)
+    tables = _tables(root, paths, notes)
     matches = [m for m in map(_FILM.fullmatch, paths) if m]
     if matches and not any(_visit(m["above"] or "") for m in matches):
         raise ManifestError(
             f"OAI: the folders of {matches[0][0]} name no visit; expected 00m/0.C.2/<subject>/… or alike"
         )
     found = [(m["subject"], _visit(m["above"] or "") or "", m["series"], m[0]) for m in matches]
-    read, shown = set(readings["visit"]), {visit for _, visit, _, _ in found}
+    read, shown = set(tables), {visit for _, visit, _, _ in found}
     if absent := sorted(set(visits or ()) - read):
         raise ManifestError(
             f"OAI: no reading table for {', '.join(absent)}; there are tables for {', '.join(sorted(read))}"
         )
     wanted = set(visits or (read & shown) or read)
     note(notes, "X-ray files of visits without readings", sum(visit not in read for _, visit, _, _ in found))
-    if not visits:
-        for visit in sorted(read - wanted):
-            note(notes, f"readings of {visit}, of which there is no film", int(readings["visit"].eq(visit).sum()))
-    readings = _best(readings[readings["visit"].isin(wanted)], projects, notes)
+    for visit in () if visits else sorted(read - wanted):
+        note(notes, f"readings of {visit}, of which there is no film", len(tables[visit][1]))
+    readings = pd.concat([_readings(tables[visit][1], visit, tables[visit][0], notes) for visit in sorted(wanted)])
+    readings = _best(readings.reset_index(drop=True), projects, notes)
     readings["site"] = _sites(root, paths, readings["subject"])
     first = oai_implants(root, paths, {visit: months for months, visit in MONTHS.items()}, notes)
     since = pd.Series(
@@ -92,42 +92,38 @@ def read_oai(
     return link(readings, films, "OAI", root, notes, unread, asked=bool(visits))
 
 
-def _all_readings(root: Path, paths: list[str], notes: list[str]) -> pd.DataFrame:
-    tables = find_tables(root, paths, r"kxr_sq_bu(\d\d)")
-    parts = []
-    for number, path in tables.items():
-        if (visit := f"V{number}") in MONTHS.values():
-            parts.append(
-                _readings(read_table(root, path, ["ID", "SIDE", "READPRJ", f"{visit}XRKL"]), visit, path, notes)
-            )
+def _tables(root: Path, paths: list[str], notes: list[str]) -> dict[str, tuple[str, pd.DataFrame]]:
+    """By visit: the table's path and its rows."""
+    found: dict[str, tuple[str, pd.DataFrame]] = {}
+    for number, path in find_tables(root, paths, r"kxr_sq_bu(\d\d)").items():
+        if f"V{number}" in MONTHS.values():
+            found[f"V{number}"] = path, read_table(root, path, ["ID", "SIDE", "READPRJ"])
         else:
             notes.append(f"{path} is of no visit that was filmed, and not read")
-    for path in () if tables else find_tables(root, paths, r"(oai_kxrsemiquant01)").values():
-        table = read_table(root, path, ["ID", "SIDE", "READPRJ", "VISIT", "XRKL"])
-        visits = codes(table["VISIT"]).str.upper()
-        parts += [
-            _readings(table[visits == visit], visit, path, notes) for visit in sorted(set(visits) & {*MONTHS.values()})
-        ]
-    if not parts:
+    for path in () if found else find_tables(root, paths, r"(oai_kxrsemiquant01)").values():
+        table = read_table(root, path, ["ID", "SIDE", "READPRJ", "VISIT"])
+        found |= {visit: (path, rows) for visit, rows in table.groupby(codes(table["VISIT"]).str.upper())}
+    if not found:
         raise ManifestError(
             f"no reading table below the folder: expected {_EXPECTED}, as .txt, .csv, .sas7bdat or .xpt"
         )
-    return pd.concat(parts, ignore_index=True)
+    return found
 
 
 def _readings(table: pd.DataFrame, visit: str, path: str, notes: list[str]) -> pd.DataFrame:
     """One visit's, with columns as OAI (V00XRKL) or NDA (XRKL) names them."""
-    prefix = visit if f"{visit}XRKL" in table else ""
+    prefix = "" if "VISIT" in table else visit
+    if f"{prefix}XRKL" not in table:
+        raise ManifestError(f"{path} has no column {prefix}XRKL")
     knees = pd.DataFrame({"subject": codes(table["ID"]), "side": codes(table["SIDE"]).map(_SIDES), "visit": visit})
     barcode = next(
         (table[name] for name in (f"{prefix}BARCDBU", "BARCODE") if name in table), pd.Series("", table.index)
     )
     knees["barcode"], knees["implant"] = _barcode(codes(barcode)), False
     for task in TASKS:
-        column = f"{prefix}{_COLUMNS.get(task.name)}"
-        knees[task.name] = grades(table[column], task) if column in table else pd.Series(pd.NA, table.index, "Int8")
-        if column in table:
-            knees["implant"] |= prosthetic(table[column]).astype(bool)
+        cells = codes(table.get(f"{prefix}{_COLUMNS.get(task.name)}", empty(table)))
+        knees[task.name] = grades(cells, task)
+        knees["implant"] |= prosthetic(cells)
     knees["project"] = codes(table["READPRJ"])
     bad = knees["subject"].eq("") | knees["side"].isna()
     if bad.all():
@@ -162,11 +158,13 @@ def _films(root: Path, found: pd.DataFrame, headers: bool) -> tuple[pd.DataFrame
         return found.drop_duplicates(["subject", "visit"]).assign(view="", barcode="")[FILM], found.head(0)
     read = read_headers(root, found["path"])
     seen = [read[path] for path in found["path"]]
-    right = [header is not None and header.view.lower() == _VIEW.lower() for header in seen]
+    right = pd.Series(
+        [header is not None and header.view.lower() == _VIEW.lower() for header in seen], found.index, bool
+    )
     barcodes = _barcode(pd.Series([header.barcode if header else "" for header in seen], found.index, "string"))
     # A series' number is the barcode's end; it tells copies of a film whose header has none.
     films = found.assign(barcode=barcodes.where(barcodes != "", "166" + found["view"]), view="fixed flexion")
-    return films[right][FILM], found[[header is None for header in seen]]
+    return films[right][FILM], found[pd.Series([header is None for header in seen], found.index, bool)]
 
 
 def _visit(folders: str) -> str | None:

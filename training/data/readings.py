@@ -81,7 +81,9 @@ def read_table(root: Path, path: str, required: Collection[str] = ()) -> pd.Data
     table.columns = pd.Index([str(name).strip().strip('"').upper() for name in table.columns])
     table = _without_twins(table, path)
     if {"SRC_SUBJECT_ID", "VISIT"} <= set(table):
-        table = table[codes(table["VISIT"]).str.fullmatch(r"[Vv]\d\d")].rename(columns={"SRC_SUBJECT_ID": "ID"})
+        table = table[codes(table["VISIT"]).str.fullmatch(r"[Vv]\d\d").astype(bool)].rename(
+            columns={"SRC_SUBJECT_ID": "ID"}
+        )
     if missing := [name for name in required if name not in table]:
         raise ManifestError(f"{path} has no column {', '.join(missing)}")
     return table.reset_index(drop=True)
@@ -112,8 +114,8 @@ def _without_twins(table: pd.DataFrame, path: str) -> pd.DataFrame:
 
 def codes(cells: pd.Series) -> pd.Series:
     """Cells as text without their label and a SAS number's ".0": ``1: Right`` → ``1``, ``9000099.0`` → ``9000099``."""
-    text = cells.astype("string").str.partition(":")[0].str.strip()
-    return text.str.replace(r"\.0$", "", regex=True).fillna("")
+    text = ["" if pd.isna(cell) else str(cell).partition(":")[0].strip().removesuffix(".0") for cell in cells]
+    return pd.Series(text, cells.index, dtype=object)
 
 
 def grades(cells: pd.Series, task: Task) -> pd.Series:
