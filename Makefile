@@ -3,9 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 PORT ?= 8080
 WEIGHTS := model_src/weights
-# $(call given,data seed): --data $(DATA) --seed $(SEED), each where its variable is set
-upper = $(shell echo $1 | tr a-z A-Z)
+# $(call given,data kl-19): --data $(DATA) --kl-19 $(KL_19), each where its variable is set
+upper = $(shell echo $1 | tr a-z- A-Z_)
 given = $(foreach option,$1,$(if $($(call upper,$(option))),--$(option) $($(call upper,$(option)))))
+# $(call flags,quick): --quick where QUICK=1
+flags = $(foreach option,$1,$(if $($(call upper,$(option))),--$(option)))
 
 help:  ## show this list
 	@awk '/^## / { print "\n" substr($$0, 4) } /^[a-z-]+:.*## / && !/^help/ { name = $$0; sub(/:.*/, "", name); sub(/.*## /, ""); printf "  %-17s%s\n", name, $$0 }' $(MAKEFILE_LIST)
@@ -48,11 +50,11 @@ lint: setup  ## ruff and mypy
 evaluate: setup  ## DATA=folder [SPLIT=val] [OUT=runs/evaluation] [TASKS=KL,…] [GRADER="a b"] [CORRUPT=all]: metrics.json, predictions.csv, report.md
 	@$(BIN)/python -m training evaluate --out $(or $(OUT),runs/evaluation) $(call given,data split tasks grader detector corrupt seed)
 
-manifest: setup  ## KIND=oai|most|oai-most|knee-kl|table DATA=folder OUT=manifest.parquet [SPLIT=by-subject] [SEED=0]
-	@$(BIN)/python -m training manifest $(KIND) $(DATA) --out $(OUT) $(call given,split seed)
+manifest: setup  ## KIND=oai|most|oai-most|knee-kl|table DATA=folder OUT=manifest.parquet [CHECK=1] [QUICK=1] [SPLIT=by-subject] [VISITS="V00 V0"] [PROJECTS="15 37"] [VIEWS="PA10 PA05"] [KL_19=1|2|drop] [WORKERS=n]
+	@$(BIN)/python -m training manifest $(KIND) $(DATA) $(call given,out split seed visits projects views kl-19 workers) $(call flags,quick check)
 
-crops: setup  ## MANIFEST=oai.parquet DATA=its folder OUT=folder: cut the knees out of a manifest's films, to train on
-	@$(BIN)/python -m training crops $(MANIFEST) --out $(OUT) $(call given,data)
+crops: setup  ## MANIFEST=oai.parquet DATA=its folder OUT=folder [WORKERS=n]: cut the knees out of a manifest's films, to train on
+	@$(BIN)/python -m training crops $(MANIFEST) --out $(OUT) $(call given,data detector workers)
 
 clean:  ## remove what was built, and run folders of servers that are gone (not .venv)
 	@rm -rf model_store/*.mar model_store/*.war out
@@ -84,6 +86,11 @@ batch-scale: setup  ## WORKERS=n of each plain model
 batch-down: setup  ## remove the plain models
 	@$(BIN)/kneeoa models down
 
+## Training (docs/training.md; .venv/bin/python -m training lists its commands)
+
+reproduce-paper: setup  ## OAI=folder MOST=folder [INIT=weights] [CONFIG=yaml] [SPLIT=per-knee] [KL_19=2] [QUICK=1] [OUT=runs/paper]: from the releases to the paper's tables beside ours
+	@$(BIN)/python -m training reproduce-paper --out $(or $(OUT),runs/paper) $(call given,oai most config init split kl-19 workers seed) $(call flags,quick)
+
 ## Measuring and upkeep
 
 bench: archives  ## films a second: batches against the workflow against bare networks, as ratios
@@ -107,5 +114,5 @@ docs: samples  ## rewrite README's picture and docs/api.md's reply from the serv
 docs-site: setup  ## docs/ as a web site, in out/site; a link that leads nowhere is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-.PHONY: help setup demo serve stop test test-fast test-tools lint evaluate manifest crops clean archives gateway gateway-stop monitoring monitoring-stop batch-up batch-scale batch-down bench soak fuzz metamorphic samples docs docs-site
+.PHONY: help setup demo serve stop test test-fast test-tools lint evaluate manifest crops clean archives gateway gateway-stop monitoring monitoring-stop batch-up batch-scale batch-down bench soak fuzz metamorphic reproduce-paper samples docs docs-site
 .DEFAULT_GOAL := help

@@ -15,6 +15,7 @@ COMMANDS = {
     "evaluate": "evaluation.evaluate",
     "evaluate-films": "evaluation.evaluate_films",
     "reference": "evaluation.make_reference",
+    "reproduce-paper": "experiments.reproduce",
     "ablation": "experiments.ablate",
     "synthetic": "synthesis.make_synthetic",
     "samples": "synthesis.make_samples",

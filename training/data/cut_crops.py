@@ -1,42 +1,38 @@
 """Cuts the knees of a manifest's films out as crops: a folder in the form of the public KL set, which all training reads.
 
-Knees are found and films prepared by the serving code. A knee that is not found is left out and counted by reason; its row
-in the manifest is listed in ``left_out.csv``. A second call goes on where the first one stopped.
+Knees are found and films prepared by the serving code. A knee that is not found is left out; ``left_out.csv`` names it and
+why. ``detection.md`` says how many were found by visit, view and site, and ``not_found.png`` shows those that were not. A second
+call goes on where the first one stopped.
 """
 
 import argparse
 import hashlib
-from collections import Counter
+import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import cv2
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from kneeoa.detection.detector import Detector
 from kneeoa.errors import KneeOaError
 from kneeoa.geometry import Box, crop
-from kneeoa.imaging import decode
 from kneeoa.imaging.prepare import correct_polarity, inverted, to_8bit
 from kneeoa.pipeline import WEIGHTS
+from training.data.linking import LEFT_OUT, Release, without
+from training.data.make_manifest import told
 from training.data.manifest import check, read_manifest
+from training.data.report_detection import write_detection
+from training.data.resumed import resumed, stamp
 from training.data.schema import KNEE, LABELS, ManifestError
+from training.data.stored import read_film
 
 MARGIN = 1.27  # side of a crop in units of W, as in the public set
 SIDE = 512  # px; films of finer pixels are reduced to it, which is still twice what a patch of 128 shows
 
-
-@dataclass(frozen=True)
-class Wanted:
-    """A knee of a film: its side, and the crop's file."""
-
-    side: str
-    target: Path
+Answer = tuple[list[str], str, bool]  # why each knee could not be cut, empty where it was; what was mended; swapped
 
 
 @cache
@@ -45,25 +41,23 @@ def _detector(weights: Path) -> Detector:
     return Detector.from_file(weights)
 
 
-def cut_film(film: Path, kind: str, wanted: Sequence[Wanted], weights: Path) -> list[str]:
-    """Write the crops of one file's knees; returns for each why it could not be, empty where it was."""
-    if all(each.target.exists() for each in wanted):
-        return [""] * len(wanted)
+def cut_film(film: Path, kind: str, wanted: Sequence[tuple[str, Path]], weights: Path) -> Answer:
+    """Write the crops of one file's knees, each a side and the crop's file."""
     try:
-        radiograph = decode(film.read_bytes())
+        radiograph, repair = read_film(film)
         facts, knees = ({"polarity": ""}, []) if kind == "crop" else _detector(weights).detect(radiograph)
     except KneeOaError as error:
-        return [error.code] * len(wanted)
+        return [error.code] * len(wanted), "", False
     pixels = correct_polarity(radiograph.pixels, radiograph.polarity)[0]
     if facts["polarity"] == "inverted_to_find_knees":
         pixels = inverted(pixels)
     found = {knee.side.value: knee for knee in knees}
     reasons = []
-    for each in wanted:
+    for side, target in wanted:
         height, width = pixels.shape
         area, mirrored = Box(0, 0, width, height), False
         if kind == "film":
-            knee = found.get(each.side)
+            knee = found.get(side)
             if knee is None or knee.box is None or knee.key_points is None:
                 reasons.append("side_unknown" if knee is None else knee.reason or "not_found")
                 continue
@@ -75,9 +69,11 @@ def cut_film(film: Path, kind: str, wanted: Sequence[Wanted], weights: Path) -> 
         if max(image.shape) > SIDE:
             scale = SIDE / max(image.shape)
             image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        cv2.imwrite(str(each.target), image)
+        part = target.with_suffix(f".{os.getpid()}.png")
+        cv2.imwrite(str(part), image)
+        part.replace(target)  # never half a crop, whenever it is cut off
         reasons.append("")
-    return reasons
+    return reasons, repair, kind == "film" and radiograph.rows_run_to_right
 
 
 def crop_name(row: pd.Series) -> str:
@@ -85,24 +81,37 @@ def crop_name(row: pd.Series) -> str:
     return hashlib.sha256("|".join(str(row[name]) for name in KNEE).encode()).hexdigest()[:20] + ".png"
 
 
-def cut(frame: pd.DataFrame, root: Path, out: Path, weights: Path, workers: int | None = None) -> pd.Series:
-    """Cut all knees of a manifest and write ``labels.csv`` and ``left_out.csv``; returns the reasons by row, or empty."""
+def cut(frame: pd.DataFrame, root: Path, out: Path, weights: Path, workers: int | None = None) -> Release:
+    """Cut all knees of a manifest and write the folder's tables; returns the knees that were cut, and the others."""
     out.mkdir(parents=True, exist_ok=True)
-    files = frame.apply(crop_name, axis=1)
-    jobs = [
-        (root / path, rows["kind"].iloc[0], [Wanted(rows["side"][i], out / files[i]) for i in rows.index], rows.index)
-        for path, rows in frame.groupby("path", sort=False)
+    frame = frame.reset_index(drop=True)
+    files, detector = frame.apply(crop_name, axis=1), hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+    jobs, rows = {}, {}
+    for path, knees in frame.groupby("path", sort=False):
+        wanted = [(knees["side"][i], out / files[i]) for i in knees.index]
+        key = f"{path} {stamp(root / path)} {detector} {' '.join(target.name for _, target in wanted)}"
+        jobs[key], rows[key] = (root / path, knees["kind"].iloc[0], wanted, weights), knees.index
+    answers = resumed(cut_film, jobs, out / "films.journal", workers)
+    reasons, repairs, swapped = (pd.Series("", frame.index), pd.Series("", frame.index), pd.Series(False, frame.index))
+    for key, (why, repair, turned) in answers.items():
+        reasons[rows[key]], repairs[rows[key]], swapped[rows[key]] = why, repair, turned
+    notes = [f"films read although their header is wanting ({what}): {n}" for what, n in _films(frame, repairs).items()]
+    notes += [
+        f"films whose rows run to the patient's right, listed in swapped.csv: {n}" for n in _films(frame, swapped)
     ]
-    reasons = pd.Series("", index=frame.index)
-    with ProcessPoolExecutor(workers) as pool:
-        answers = pool.map(cut_film, *zip(*(job[:3] for job in jobs), strict=True), [weights] * len(jobs), chunksize=4)
-        for (*_, rows), answer in zip(jobs, tqdm(answers, total=len(jobs), unit="film", disable=None), strict=True):
-            reasons[rows] = answer
-    kept = frame.assign(file=files)[reasons == ""]
+    release = without(Release(frame.assign(file=files), pd.DataFrame(columns=LEFT_OUT), notes), reasons)
     extra = ["split"] if "split" in frame else []
-    kept[["file", *KNEE, *extra, *LABELS]].to_csv(out / "labels.csv", index=False)
-    reasons[reasons != ""].rename("reason").to_csv(out / "left_out.csv", index_label="manifest_row")
-    return reasons
+    release.knees[["file", *KNEE, *extra, *LABELS]].to_csv(out / "labels.csv", index=False)
+    release.left_out.to_csv(out / "left_out.csv", index=False)
+    frame[swapped][["path", "subject", "visit"]].drop_duplicates().to_csv(out / "swapped.csv", index=False)
+    if frame["kind"].eq("film").any():
+        write_detection(out, frame.assign(reason=reasons), root)
+    return release
+
+
+def _films(frame: pd.DataFrame, fact: pd.Series) -> pd.Series:
+    """How many films there are of each fact that is not empty."""
+    return fact[~frame.duplicated("path") & fact.astype(bool)].value_counts()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -118,11 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check(frame, given.data)
     except ManifestError as error:
         parser.error(str(error))
-    reasons = cut(frame, given.data, given.out, given.detector, given.workers)
-    left_out = Counter(reasons[reasons != ""])
-    print(f"{given.out / 'labels.csv'}: {len(reasons) - left_out.total()} of {len(reasons)} knees")
-    for reason, number in left_out.most_common():
-        print(f"left out, {reason}: {number}")
+    release = cut(frame, given.data, given.out, given.detector, given.workers)
+    print(f"{given.out / 'labels.csv'}: {len(release.knees)} of {len(frame)} knees")
+    print(told(release, f" ({given.out / 'left_out.csv'})"))
 
 
 if __name__ == "__main__":
