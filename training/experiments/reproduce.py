@@ -22,7 +22,7 @@ from kneeoa.grading.grader import Grader
 from kneeoa.pipeline import WEIGHTS
 from kneeoa.tasks import TASKS
 from kneeoa.weights import WeightsError
-from training.config import ConfigError, read_config
+from training.config import CONFIGS, ConfigError, read_config
 from training.data.cut_crops import main as cut_crops
 from training.data.knee_kl import DataError, Knee, read_knee_kl, read_parts
 from training.data.make_manifest import main as make_manifest
@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--oai", type=Path, required=True, help="folder of OAI's tables and films")
     parser.add_argument("--most", type=Path, required=True, help="folder of MOST's; may be the same")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--config", type=Path, default=Path(__file__).parent / "configs/paper/siamese.yaml")
+    parser.add_argument("--config", type=Path, default=CONFIGS / "paper/siamese.yaml")
     parser.add_argument("--init", type=Path, help="a timm backbone's ImageNet weights, to start from")
     parser.add_argument(
         "--split",
