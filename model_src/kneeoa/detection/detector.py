@@ -15,7 +15,14 @@ from kneeoa.detection.networks import Level1, Level2
 from kneeoa.errors import NotARadiograph
 from kneeoa.geometry import Box, crop, main_joint
 from kneeoa.imaging.field import field_of, lively
-from kneeoa.imaging.prepare import correct_polarity, inverted, looks_bilateral, prepare_single, split_bilateral
+from kneeoa.imaging.prepare import (
+    as_levels,
+    correct_polarity,
+    inverted,
+    looks_bilateral,
+    prepare_single,
+    split_bilateral,
+)
 from kneeoa.imaging.radiograph import Radiograph
 from kneeoa.messages import DetectedKnee, Message
 from kneeoa.tasks import Laterality
@@ -89,8 +96,9 @@ class Detector:
         """
         clock = clock or Clock()
         with clock("prepare"):
-            field = field_of(film.pixels)
-            pixels, rule = correct_polarity(film.pixels, film.polarity)
+            levels = as_levels(film.pixels)
+            field = field_of(levels)
+            pixels, rule = correct_polarity(levels, film.polarity)
         if not film.frontal and not any_view:
             return self._facts(film, rule, [], [self._refused(film, side, "not_frontal")])
         knees, warnings = self._look(pixels, field, film, side, clock)
