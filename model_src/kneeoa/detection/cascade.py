@@ -131,8 +131,14 @@ class Cascade:
     def detect(self, image: np.ndarray) -> Found | None:
         """The knee of a single-knee image, or None; a score below ``score2`` is left to the caller to reject."""
         small, factor = self._reduced(image, self.config.smallest_knee)
-        proposals = self.propose(small)
-        return self.locate(small, _boxes(proposals)).scaled(factor) if len(proposals) else None
+        found = None
+        # The pyramid's largest step takes as long as all others, and few knees are so small.
+        for smallest in (self.config.smallest_knee / self.config.factor, self.config.smallest_knee):
+            if boxes := _boxes(self.propose(small, smallest)):
+                found = self.locate(small, boxes)
+                if found.score >= self.config.score2:
+                    break
+        return found and found.scaled(factor)
 
     def upside_down(self, image: np.ndarray, found: Found) -> bool:
         """Whether a knee looks far more like one with femur and tibia exchanged."""
