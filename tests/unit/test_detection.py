@@ -5,6 +5,7 @@ import pydicom
 import pytest
 import torch
 
+from kneeoa.detection import cascade
 from kneeoa.detection.networks import STRIDE, WINDOW, Level1, as_input
 from kneeoa.imaging import decode
 from kneeoa.imaging.prepare import prepare_single, split_bilateral
@@ -114,6 +115,33 @@ def test_real_films_of_other_body_parts_are_not_graded(detector, real_dicoms):
 
     assert len(found) == 4
     assert not any("found" in statuses for statuses in found.values()), found
+
+
+@pytest.mark.parametrize(
+    "sides", [(Laterality.RIGHT, Laterality.LEFT), (Laterality.LEFT,)], ids=["bilateral", "single"]
+)
+def test_the_copy_that_is_searched_gives_what_the_full_film_gives(detector, monkeypatch, sides):
+    """Boxes and key points within half a percent of W."""
+    film = decode(to_dicom(draw_film(np.random.default_rng(8), spacing_mm=0.15, style="test", sides=sides)))
+    assert min(film.pixels.shape) > 1000
+
+    quick = detector.detect(film)[1]
+    monkeypatch.setattr(cascade, "FINENESS", np.inf)
+    full = detector.detect(film)[1]
+
+    assert [knee.status for knee in quick] == [knee.status for knee in full] == ["found"] * len(sides)
+    for knee, other in zip(quick, full, strict=True):
+        limit = 0.005 * other.key_points.width
+        assert knee.key_points.as_array() == pytest.approx(other.key_points.as_array(), abs=limit)
+        assert knee.box.as_tuple() == pytest.approx(other.box.as_tuple(), abs=limit)
+
+
+def test_a_film_that_shows_two_knees_is_not_searched_as_a_whole(detector, monkeypatch):
+    film = decode(to_dicom(draw_film(np.random.default_rng(5), spacing_mm=0.4, style="test")))
+    expected = [knee.status for knee in detector.detect(film)[1]]
+    monkeypatch.setattr(detector.cascade, "detect_pair", None)
+
+    assert [knee.status for knee in detector.detect(film)[1]] == expected == ["found", "found"]
 
 
 def test_noise_is_not_a_knee(detector, rng):

@@ -88,7 +88,11 @@ def test_polarity_of_a_real_limb_with_wide_white_collimation():
 
     rules = [
         prepare.correct_polarity(pixels, declared)[1]
-        for pixels, declared in ((film.pixels, film.polarity), (film.pixels, None), (-film.pixels, None))
+        for pixels, declared in (
+            (film.pixels, film.polarity),
+            (film.pixels, None),
+            (prepare.inverted(film.pixels), None),
+        )
     ]
 
     assert rules == ["monochrome1", "as_is", "frame_brighter"]
@@ -130,6 +134,20 @@ def test_equalize_is_the_global_histogram_equalisation():
     image = np.repeat(np.array([10, 20, 30, 40], np.uint8), 100).reshape(20, 20)
 
     assert np.unique(prepare.equalize(image)).tolist() == [0, 85, 170, 255]
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_the_table_of_a_film_is_its_percentiles_and_its_histogram(kind):
+    """One look-up table gives what clipping, stretching and OpenCV's equalisation give one after the other."""
+    pixels = np.rint(_film(True).clip(0)).astype(kind)
+    low, high = np.percentile(pixels, prepare.CLIP_PERCENTILES)
+    stretched = np.rint((pixels.clip(low, high) - low) * 255 / (high - low)).astype(np.uint8)
+
+    assert np.abs(prepare.to_8bit(pixels).astype(int) - stretched).max() <= 1
+    assert np.abs(prepare.equalize(stretched).astype(int) - cv2.equalizeHist(stretched)).max() <= 1
+    difference = np.abs(prepare.prepare_single(pixels).astype(int) - cv2.equalizeHist(stretched))
+    assert difference.mean() < 0.5
+    assert difference.max() <= 8
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tests.unit.dicom_factory import refused
 def test_grey_images_return_their_values(kind, stored, bits):
     film = decode(file_of(Image.fromarray(stored), kind))
 
-    assert film.pixels.dtype == np.float32
+    assert film.pixels.dtype == np.uint16
     assert np.array_equal(film.pixels, stored)
     assert (film.source, film.bits, film.transfer_syntax) == ("raster", bits, None)
     assert (film.polarity, film.spacing_mm, film.laterality) == (None, None, Laterality.UNKNOWN)

@@ -14,7 +14,15 @@ from kneeoa.detection.networks import Level1, Level2
 from kneeoa.errors import NotARadiograph
 from kneeoa.geometry import Box, crop, main_joint
 from kneeoa.imaging.field import field_of, lively
-from kneeoa.imaging.prepare import correct_polarity, inverted, looks_bilateral, prepare_single, split_bilateral
+from kneeoa.imaging.prepare import (
+    as_levels,
+    check_shape,
+    correct_polarity,
+    inverted,
+    looks_bilateral,
+    prepare_single,
+    split_bilateral,
+)
 from kneeoa.imaging.radiograph import Radiograph
 from kneeoa.messages import DetectedKnee, Message
 from kneeoa.tasks import Laterality
@@ -89,8 +97,9 @@ class Detector:
         """
         clock = clock or Clock()
         with clock("prepare"):
-            field = field_of(film.pixels)
-            pixels, rule = correct_polarity(film.pixels, film.polarity)
+            levels = as_levels(film.pixels)
+            field = field_of(levels)
+            pixels, rule = correct_polarity(levels, film.polarity)
         if not film.frontal and not any_view:
             return self._facts(film, rule, [], [self._refused(film, side, "not_frontal")])
         knees, warnings = self._look(pixels, field, film, side, clock)
@@ -145,17 +154,22 @@ class Detector:
     def _views(self, pixels: np.ndarray, two_declared: bool, clock: Clock) -> list[View]:
         """The field's single-knee images: two where two knees are seen on it, or might be where none is."""
         (height, width), both = pixels.shape, (0, pixels.shape[1])
+        check_shape(height, width)
+        halves, good = [], []
+        if two_declared or looks_bilateral(height, width):
+            halves = [self._view(pixels, columns, None, clock) for columns in split_bilateral(width)]
+            good = [view for view in halves if self._is_knee(view.found)]
+            if _beside(good) and good[0].found.box.x2 <= width / 2 and good[1].found.box.x1 >= 0:
+                return halves  # most films end here, and the whole of them is never searched
         with clock("prepare"):
             whole = prepare_single(pixels)
         with clock("detect"):
             seen = [found for found in self.cascade.detect_pair(whole) if self._is_knee(found)]
-        two = len(seen) == 2
+        if len(seen) == 2:
+            return [self._view(pixels, c, found, clock) for c, found in zip(_split(width, seen), seen, strict=True)]
         across = len(seen) == 1 and seen[0].box.x1 < width / 2 < seen[0].box.x2
-        if two or ((two_declared or looks_bilateral(height, width)) and not across):
-            hints: Sequence[Found | None] = seen if two else (None, None)
-            halves = [self._view(pixels, c, hint, clock) for c, hint in zip(_split(width, seen), hints, strict=True)]
-            good = [view for view in halves if self._is_knee(view.found)]
-            if two or not (seen or good) or _beside(good):
+        if halves and not across:
+            if not (seen or good) or _beside(good):
                 return halves
             seen = seen or [view.found.shifted(view.x) for view in good[:1] if view.found]
         columns = _around(seen[0].box, width) if seen else both

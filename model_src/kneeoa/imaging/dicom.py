@@ -96,9 +96,13 @@ def _read(file: BytesIO) -> Radiograph:
     slope, intercept = _number(ds, "RescaleSlope", 1.0), _number(ds, "RescaleIntercept", 0.0)
     if not (SLOPE[0] <= abs(slope) <= SLOPE[1] and abs(intercept) <= INTERCEPT):
         raise CorruptImage
-    pixels = _stored_pixels(ds, syntax).astype(np.float32)
-    pixels *= slope
-    pixels += intercept
+    pixels = _stored_pixels(ds, syntax)
+    if (slope, intercept, pixels.dtype.kind) == (1, 0, "u"):
+        pixels = pixels.astype(np.uint16)
+    else:
+        pixels = pixels.astype(np.float32)
+        pixels *= slope
+        pixels += intercept
     if pixels.shape != (ds.Rows, ds.Columns):
         raise CorruptImage
     inverted = ds.PhotometricInterpretation == "MONOCHROME1"

@@ -18,8 +18,9 @@ class Radiograph:
 
     Attributes
     ----------
-    pixels : float32 ndarray of shape (h, w)
-        Arbitrary units, finite; bright = dense once the declared polarity is applied (a raster declares none).
+    pixels : uint16 or float32 ndarray of shape (h, w)
+        uint16 as stored, float32 where values are signed or were rescaled; arbitrary units, finite; bright = dense once the
+        declared polarity is applied (a raster declares none).
     spacing_mm : (row, column) or None
         Millimetres between pixel centres, None where the file says nothing believable.
     polarity : ``monochrome1``, ``monochrome2`` or None

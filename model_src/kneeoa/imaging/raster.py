@@ -53,7 +53,7 @@ def read_raster(data: bytes) -> Radiograph:
         raise CorruptImage from None
     if deep and (pixels.min() < 0 or pixels.max() > np.iinfo(np.uint16).max):
         raise UnsupportedMedia("Only 8- and 16-bit images are read, not deeper ones.")
-    return Radiograph.without_header(pixels.astype(np.float32), "raster", 16 if deep else 8)
+    return Radiograph.without_header(pixels.astype(np.uint16), "raster", 16 if deep else 8)
 
 
 def _check_tile(image: Image.Image) -> None:
