@@ -47,18 +47,24 @@ def test_on_paper_every_value_has_its_name(files, graded):
 @needs("DicomSRValidator")
 @pytest.mark.slow
 def test_pixelmeds_validator_finds_no_error_in_a_report(graded, tmp_path):
-    """It warns of what TID 1500 does not foresee but leaves room for: our codes, and the texts below the measurements."""
+    """It warns of what TID 1500 does not foresee but leaves room for: our codes, and the texts below the measurements.
+
+    Debian's of 2022 knows context group 100 as of 2019, when it had no radiographs.
+    """
     data, film, reply = graded
     lost = {**spoilt("one lost", reply), "film": reply["film"]}
     (file := tmp_path / "sr.dcm").write_bytes(as_file(structured_report(data, film, lost)))
-    limits = [f"-Djdk.xml.xpath{kind}OpLimit=0" for kind in ("Expr", "Total")]  # its style sheet is beyond Java's
+    limits = [
+        f"-Djdk.xml.xpath{of}Limit=0" for of in ("ExprOp", "ExprGrp", "TotalOp")
+    ]  # its style sheet is beyond them
     environment = {**os.environ, "JAVA_TOOL_OPTIONS": " ".join(limits)}
     run = subprocess.run(["DicomSRValidator", file], capture_output=True, text=True, env=environment)
     told = (run.stdout + run.stderr).splitlines()
 
     assert "Found Root Template TID_1500 (MeasurementReport)" in told
     assert "IOD validation complete" in told
-    assert not [line for line in told if line.startswith("Error")]
+    errors = [line for line in told if line.startswith("Error")]
+    assert all("(43468-8,LN" in error and "not found in context group 100" in error for error in errors)
 
 
 @needs("dciodvfy")

@@ -26,6 +26,7 @@ from kneeoa.tasks import KL, OA, TASKS, Laterality, Task
 
 OSTEOARTHRITIS = Code("239873007", "SCT", "Osteoarthritis of knee")
 SIDES = {Laterality.RIGHT.value: codes.SCT.Right, Laterality.LEFT.value: codes.SCT.Left}
+_Group = sr.PlanarROIMeasurementsAndQualitativeEvaluations | sr.MeasurementsAndQualitativeEvaluations
 LINE = "Cornerstone3DTools@^0.1.0:Length"  # the tracking identifier that Cornerstone's length tool writes and looks for
 
 
@@ -97,7 +98,7 @@ class _Knee:
     knee: Message
     at: int
 
-    def groups(self) -> Iterator[sr.MeasurementsAndQualitativeEvaluations]:
+    def groups(self) -> Iterator[_Group]:
         if not self.knee["grades"]:
             yield self._ungraded()
             return
