@@ -5,15 +5,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import requests
+from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.remote.webelement import WebElement
 
 from tests.e2e.orthanc import Orthanc
 from tests.e2e.waiting import until
@@ -87,7 +89,29 @@ class Viewer:
     def __init__(self, browser: WebDriver, url: str) -> None:
         self.browser, self.url = browser, url
 
-    def open(self, study: str) -> None:
-        """A study; waits until its series are listed."""
-        self.browser.get(f"{self.url}/viewer?StudyInstanceUIDs={study}")
-        until(lambda: "SR" in self.words("[data-cy=studyBrowser-panel], body"), 60)
+    def open(self, study: str, series: str) -> None:
+        """A report, by its study and series; waits until something is drawn on the film that it names."""
+        self.browser.get(f"{self.url}/viewer?StudyInstanceUIDs={study}&initialSeriesInstanceUID={series}")
+        until(self.boxes, 90)
+        for button in self.browser.find_elements(By.XPATH, "//*[text()='Skip all']"):
+            self.click(button)  # the guided tour, which darkens all else
+
+    def boxes(self) -> list[list[str]]:
+        """The lines of each box of words that is drawn on the film."""
+        script = """return [...document.querySelectorAll('.svg-layer text')].map(
+            text => [...text.querySelectorAll('tspan')].map(line => line.textContent.trim()).filter(line => line))"""
+        return [box for box in self.browser.execute_script(script) if box]
+
+    def words(self) -> str:
+        """Of the whole page."""
+        return self.browser.find_element(By.TAG_NAME, "body").text
+
+    def press(self, name: str) -> None:
+        """A button, by OHIF's name for it."""
+        self.click(self.browser.find_element(By.CSS_SELECTOR, f"[data-cy={name}]"))
+
+    def click(self, element: WebElement) -> None:
+        self.browser.execute_script("arguments[0].click()", element)  # whatever lies above it
+
+    def picture(self) -> Image.Image:
+        return Image.open(BytesIO(self.browser.get_screenshot_as_png())).convert("RGB")

@@ -166,8 +166,8 @@ class _Knee:
         self, side: str, space: JointSpace, places: list[sr.CoordinatesForMeasurement] | None = None
     ) -> sr.Measurement:
         name, millimetres = ours(f"JSW_{side[0].upper()}"), round(space.width * self.reply["film"]["spacing_mm"][0], 2)
-        if not millimetres:
-            name = name._replace(meaning=f"{name.meaning}: none, the bones touch")
+        meaning = f"JSW, {side}" if places else name.meaning  # short beside the line, where viewers have little room
+        name = name._replace(meaning=meaning if millimetres else f"{meaning}: none, the bones touch")
         return sr.Measurement(name, millimetres, codes.UCUM.Millimeter, referenced_coordinates=places)
 
     def _spaces(self, key_points: KeyPoints) -> dict[str, JointSpace]:
