@@ -31,6 +31,12 @@ def header(**elements) -> Dataset:
     return found
 
 
+def coded(value: str) -> Dataset:
+    item = Dataset()
+    item.CodeValue = value
+    return item
+
+
 @pytest.mark.parametrize(
     ("elements", "reason"),
     [
@@ -41,6 +47,9 @@ def header(**elements) -> Dataset:
         ({"BodyPartExamined": "", "ViewPosition": ""}, None),
         ({"BodyPartExamined": "CHEST"}, "body_part"),
         ({"BodyPartExamined": "KNEE", "ViewPosition": "LATERAL"}, "view"),
+        ({"ViewCodeSequence": [coded("399348003")]}, None),
+        ({"ViewCodeSequence": [coded("399067008")]}, "view"),
+        ({"PatientOrientation": ["A", "F"]}, "view"),
         ({"Modality": "OT"}, "modality"),
         ({"SOPClassUID": MRImageStorage}, "modality"),
     ],
@@ -48,6 +57,12 @@ def header(**elements) -> Dataset:
 )
 def test_knee_films_are_picked_and_the_rest_passed_over(elements, reason):
     assert passed_over(header(**elements)) == reason
+
+
+def test_the_header_of_a_file_has_the_coded_view():
+    assert (
+        passed_over(header_of(make_dicom(gradient(), Modality="CR", ViewCodeSequence=[coded("399067008")]))) == "view"
+    )
 
 
 @contextmanager

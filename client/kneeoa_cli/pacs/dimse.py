@@ -15,11 +15,11 @@ from pydicom.uid import (
 )
 from pynetdicom import AE
 
-from kneeoa.imaging.dicom import SOP_CLASSES, is_frontal
+from kneeoa.imaging.dicom import SOP_CLASSES, VIEW, is_frontal
 from kneeoa.imaging.quiet import quiet
 
 MODALITIES = ("CR", "DX")
-HEADER = ["SOPClassUID", "SOPInstanceUID", "Modality", "BodyPartExamined", "ViewPosition"]
+HEADER = ["SOPClassUID", "SOPInstanceUID", "Modality", "BodyPartExamined", *VIEW]
 SUCCESS, DUPLICATE = 0x0000, 0x0111
 TIMEOUT = 30.0  # s
 
@@ -50,7 +50,7 @@ def passed_over(header: Dataset) -> str | None:
         return "modality"
     if says_knee(header) is False:
         return "body_part"
-    return None if is_frontal([str(header.get("ViewPosition") or "")]) else "view"
+    return None if is_frontal(header) else "view"
 
 
 def says_knee(header: Dataset) -> bool | None:

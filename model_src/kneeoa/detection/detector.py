@@ -159,7 +159,8 @@ class Detector:
         if two_declared or looks_bilateral(height, width):
             halves = [self._view(pixels, columns, None, clock) for columns in split_bilateral(width)]
             good = [view for view in halves if self._is_knee(view.found)]
-            if _beside(good) and good[0].found.box.x2 <= width / 2 and good[1].found.box.x1 >= 0:
+            found = [view.found for view in good if view.found]
+            if _beside(good) and found[0].box.x2 <= width / 2 and found[1].box.x1 >= 0:
                 return halves  # most films end here, and the whole of them is never searched
         with clock("prepare"):
             whole = prepare_single(pixels)
