@@ -65,7 +65,8 @@ def test_what_a_viewer_shows_of_a_knee_begins_with_its_grade_and_its_joint_space
         assert [m.name.value for m in others[:2]] in (["JSW_L", "JSW_M"], ["JSW_M", "JSW_L"])
     numbers = [item for item in items_of(report) if item.ValueType == "NUM"]
     assert {item.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0].CodeValue for item in numbers} == {"%", "mm"}
-    assert all(item.MeasuredValueSequence[0].NumericValue > 0 for item in numbers)
+    values = [item.MeasuredValueSequence[0] for item in numbers]
+    assert all(v.NumericValue > 0 for v in values if v.MeasurementUnitsCodeSequence[0].CodeValue == "%")
     zeros = [
         p for knee in graded[2]["knees"] for grade in knee["grades"].values() for p in grade["probabilities"] if not p
     ]
