@@ -18,6 +18,7 @@ FILM_WARNINGS = {
 }
 KNEE_WARNINGS = {
     "oa_kl_disagree": "OA and KL contradict each other",
+    "kl_features_disagree": "KL and the six features contradict each other",
     "compartment_grades_withheld": "side unknown: compartment grades withheld",
 }
 WORDS = REASONS | FILM_WARNINGS | KNEE_WARNINGS

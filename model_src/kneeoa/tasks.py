@@ -1,5 +1,6 @@
 """The eight grading tasks and the side of a knee: the words everything else is written in."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -50,4 +51,16 @@ COMPARTMENT_TASKS = (
     Task("TM", 4, "medial", "osteophyte, medial tibia"),
 )
 TASKS = (KL, OA, *COMPARTMENT_TASKS)
+NARROWINGS = ("JSN_L", "JSN_M")
+OSTEOPHYTES = ("FL", "FM", "TL", "TM")
 OA_FROM_KL = 2  # Wang et al. 2021: a knee has OA when KL ≥ 2
+
+
+def features_disagree(grades: Mapping[str, int]) -> bool:
+    """Whether a knee's KL grade and its six features, by task name, contradict each other by Kellgren and Lawrence's definition.
+
+    KL 0 has no feature: one of grade 2 or 3 is beyond doubt, and rules it out. From KL 2 on there is an osteophyte, from KL 3
+    on a narrowed joint space, each of grade 1 at least. KL 1 is doubt itself, and rules nothing out.
+    """
+    kl, spurs, narrowings = grades[KL.name], *(max(grades[n] for n in names) for names in (OSTEOPHYTES, NARROWINGS))
+    return (kl == 0 and max(spurs, narrowings) >= 2) or (kl >= 2 and spurs == 0) or (kl >= 3 and narrowings == 0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kneeoa.grading.grader import Grader
+from kneeoa.grading.grader import GradedKnee, Grader
 from kneeoa.grading.network import build_network
 from kneeoa.grading.patches import Preprocessing, standardise
 from kneeoa.tasks import COMPARTMENT_TASKS, TASKS, Laterality
@@ -51,6 +51,30 @@ def test_unknown_side_withholds_the_compartment_grades_with_a_reason(grader, joi
         assert reply["grades"][task.name] == {"grade": None, "probabilities": None, "withheld": "unknown_side"}
     assert reply["grades"]["KL"]["grade"] is not None
     assert reply["gate_lateral_share"] is None
+
+
+@pytest.mark.parametrize(
+    ("kl", "features", "disagree"),
+    [
+        (0, {}, False),
+        (0, {"FM": 1, "JSN_M": 1}, False),
+        (0, {"TL": 2}, True),
+        (0, {"JSN_L": 2}, True),
+        (1, {"TM": 2}, False),
+        (2, {"JSN_M": 1}, True),
+        (2, {"FL": 1}, False),
+        (3, {"FL": 3}, True),
+        (3, {"FL": 1, "JSN_L": 1}, False),
+        (4, {"JSN_M": 3}, True),
+        (4, {"JSN_M": 1, "TM": 1}, False),
+    ],
+)
+def test_features_that_kl_rules_out_are_warned_of(kl, features, disagree):
+    grades = {task.name: 0 for task in TASKS} | features | {"KL": kl, "OA": int(kl >= 2)}
+    one_hot = {task.name: np.eye(task.grades)[grades[task.name]] for task in TASKS}
+
+    assert ("kl_features_disagree" in GradedKnee(Laterality.LEFT, one_hot, 0.5).to_json()["warnings"]) == disagree
+    assert GradedKnee(Laterality.UNKNOWN, one_hot, 0.5).to_json()["warnings"] == ["compartment_grades_withheld"]
 
 
 def test_grey_values_do_not_matter_up_to_a_monotone_change(joint):

@@ -14,7 +14,7 @@ from torch.nn import functional
 from kneeoa.grading.gradcam import heat_maps
 from kneeoa.grading.network import BACKBONE, build_network
 from kneeoa.grading.patches import Preprocessing, standardise, to_patches
-from kneeoa.tasks import COMPARTMENT_TASKS, OA_FROM_KL, TASKS, Laterality
+from kneeoa.tasks import COMPARTMENT_TASKS, OA_FROM_KL, TASKS, Laterality, features_disagree
 from kneeoa.weights import Weights, read_weights
 
 Values = dict[str, Tensor]
@@ -52,12 +52,16 @@ class GradedKnee:
                 "withheld": "unknown_side" if hidden else None,
             }
         consistent = (grades["KL"]["grade"] >= OA_FROM_KL) == bool(grades["OA"]["grade"])
-        warnings = [] if consistent else ["oa_kl_disagree"]
+        told = {
+            "oa_kl_disagree": not consistent,
+            "kl_features_disagree": not unknown and features_disagree({t: g["grade"] for t, g in grades.items()}),
+            "compartment_grades_withheld": unknown,
+        }
         return {
             "grades": grades,
             "gate_lateral_share": None if unknown else round(self.left_share, 4),
             "oa_kl_consistent": consistent,
-            "warnings": warnings + (["compartment_grades_withheld"] if unknown else []),
+            "warnings": [warning for warning, holds in told.items() if holds],
         }
 
 

@@ -2,9 +2,7 @@
 
 import numpy as np
 
-from kneeoa.tasks import OA_FROM_KL
-
-OSTEOPHYTES, NARROWINGS = ("FL", "FM", "TL", "TM"), ("JSN_L", "JSN_M")
+from kneeoa.tasks import NARROWINGS, OA_FROM_KL, OSTEOPHYTES
 
 
 def kl_of(grades: dict[str, int]) -> int:

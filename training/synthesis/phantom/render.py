@@ -10,6 +10,7 @@ from training.synthesis.phantom.anatomy import Anatomy, surface_y
 from training.synthesis.phantom.style import Style
 
 _SUBPIXEL = 4  # bits of cv2's fixed-point coordinates
+_FINER = 4  # pixels a pixel, of the grid that bones are filled on
 _SCLEROSIS_FROM_KL = 3
 _TISSUE_Y = (-220.0, -120.0, -50.0, 0.0, 50.0, 110.0, 220.0)  # heights of the leg's half widths below, in mm
 _TISSUE_X = (78.0, 70.0, 60.0, 55.0, 54.0, 58.0, 52.0)
@@ -27,11 +28,15 @@ class Canvas:
         return np.round((points / self.mm + self.origin - 0.5) * 2**_SUBPIXEL).astype(np.int32)
 
     def mask(self, outlines: Iterable[np.ndarray]) -> np.ndarray:
-        """Union of polygons, uint8 0 … 255 with soft edges."""
-        mask = np.zeros(self.shape, np.uint8)
+        """Union of polygons, uint8: the share of each pixel that they cover, times 255.
+
+        OpenCV's own soft edges make a polygon up to a pixel larger.
+        """
+        fine = np.zeros([_FINER * n for n in self.shape], np.uint8)
         for outline in outlines:
-            cv2.fillPoly(mask, [self.fixed(outline)], 255, cv2.LINE_AA, _SUBPIXEL)
-        return mask
+            corners = (outline / self.mm + self.origin) * _FINER - 0.5
+            cv2.fillPoly(fine, [np.round(corners).astype(np.int32)], 255)
+        return cv2.resize(fine, self.shape[::-1], interpolation=cv2.INTER_AREA)
 
     def blurred(self, image: np.ndarray, sigma_mm: float, sigma_y_mm: float | None = None) -> np.ndarray:
         x, y = sigma_mm / self.mm, (sigma_y_mm or sigma_mm) / self.mm
