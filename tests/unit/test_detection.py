@@ -147,6 +147,6 @@ def test_a_film_that_shows_two_knees_is_not_searched_as_a_whole(detector, monkey
 def test_noise_is_not_a_knee(detector, rng):
     image = prepare_single(rng.normal(0, 1, (400, 300)).astype(np.float32))
 
-    found = detector.cascade.detect(image)
+    (found,) = detector.cascade.detect([image])
 
     assert found is None or found.score < detector.cascade.config.score2

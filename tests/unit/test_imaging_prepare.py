@@ -175,10 +175,10 @@ def test_looks_bilateral(h, w, expected):
 
 
 def test_each_half_is_prepared_by_itself():
-    film = _film(True)
+    film = 10 * np.rint(_film(True).clip(0)).astype(np.uint16)
     left, right = prepare.split_bilateral(film.shape[1])
     darker_right = film.copy()
-    darker_right[:, slice(*right)] /= 10
+    darker_right[:, slice(*right)] //= 10
 
     images = [prepare.prepare_single(darker_right, columns) for columns in (left, right)]
 

@@ -18,7 +18,7 @@ import kneeoa
 from kneeoa.detection.cascade import Cascade, CascadeConfig
 from kneeoa.detection.detector import Detector
 from kneeoa.detection.networks import LEVEL2_SIZE, WINDOW, Level1, Level2, as_input
-from kneeoa.geometry import Box, crop
+from kneeoa.geometry import crop
 from kneeoa.weights import WeightsError, save_weights
 from training.config import CONFIGS, ConfigError, read_config
 from training.data.key_points import key_points_of
@@ -67,7 +67,7 @@ def hard_negatives(level1: Level1, views: Sequence[View], config: CascadeConfig)
     cascade, crops = Cascade(level1, Level2(), config), []
     for view in views:
         knee = view.key_points and view.key_points.knee_box()
-        for box in (Box(*row.tolist()).squared() for row in cascade.propose(view.image)):
+        for box in (box.squared() for box in cascade.propose(view.image[None])[0]):
             if knee is None or box.iou(knee) < NEGATIVE:
                 crops.append(crop(view.image, box, (LEVEL2_SIZE, LEVEL2_SIZE)))
     return crops

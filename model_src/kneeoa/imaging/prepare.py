@@ -8,13 +8,12 @@ import numpy as np
 
 from kneeoa.errors import NotARadiograph
 from kneeoa.imaging.field import field_of, lively, thumbnail
-from kneeoa.imaging.radiograph import Radiograph
+from kneeoa.imaging.radiograph import LEVELS, Radiograph, as_levels
 
 BILATERAL_ASPECT = 0.8  # [X] width / height from which a film can show both knees
 MIN_SIDE = 64  # [X] px; below, no knee joint can be told from noise
 MAX_ASPECT = 10  # [X] longer side / shorter; half of a long-leg film has 7, and a strip costs the search dearly
 CLIP_PERCENTILES = (5.0, 99.0)  # [X] the ancestors' process_xray(img, 5, 99)
-LEVELS = 65_536  # of uint16
 RANKED_PIXELS = 1_000_000  # [X] of a larger image every second, third … row is counted
 FRAME = 0.05  # [X] share of the width, at either side, that counts as background
 
@@ -88,20 +87,6 @@ def _centre(film: np.ndarray) -> np.ndarray:
     return np.concatenate([half[:, n // 3 : n - n // 3].ravel() for half in halves for n in (half.shape[1],)])
 
 
-def as_levels(pixels: np.ndarray) -> np.ndarray:
-    """Grey values as uint16: integers keep their steps, others get about 65,536. NaN becomes 0, as dark as the darkest."""
-    if pixels.dtype == np.uint16:
-        return pixels
-    finite = np.isfinite(pixels)
-    known = pixels if finite.all() else pixels[finite]
-    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
-    step = (LEVELS - 1) / ((high - low) or 1.0)
-    scaled = (pixels - low) * (np.floor(step) if step >= 1 else step)
-    if known.size < pixels.size:
-        scaled = np.nan_to_num(scaled, copy=False, nan=0.0).clip(0, LEVELS - 1)
-    return np.rint(scaled, out=scaled).astype(np.uint16)
-
-
 def to_8bit(pixels: np.ndarray) -> np.ndarray:
     """[P] Convert to 8 bit; [X] clip to the 5th and 99th percentile and stretch to 0 … 255. NaN becomes 0.
 
@@ -123,8 +108,10 @@ def _stretched(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     low, high = np.searchsorted(below, np.multiply(CLIP_PERCENTILES, below[-1] / 100)).tolist()
     if not high > low:
         raise NotARadiograph
-    table = (np.arange(LEVELS).clip(low, high) - low) * (255.0 / (high - low))
-    return levels, counts, np.rint(table).astype(np.uint8)
+    table = np.zeros(LEVELS, np.uint8)
+    table[low:high] = np.rint(np.arange(high - low) * (255.0 / (high - low)))
+    table[high:] = 255
+    return levels, counts, table
 
 
 def equalize(image: np.ndarray) -> np.ndarray:
