@@ -54,14 +54,14 @@ def _square(view: str, marked: bool) -> bytes:
 
 
 def phantom(view: str, barcode: str, number: int) -> bytes:
-    """Two phantom knees, one of twelve films."""
-    return _phantom(view, number % 12).replace(_BLANK, barcode.encode() or b" " * 12)
+    """Two phantom knees, one of twelve films, whatever the view."""
+    return _phantom(number % 12).replace(_BLANK, barcode.encode() or b" " * 12)
 
 
 @cache
-def _phantom(view: str, number: int) -> bytes:
+def _phantom(number: int) -> bytes:
     ds = pydicom.dcmread(io.BytesIO(to_dicom(draw_film(np.random.default_rng(number), spacing_mm=0.8))))
-    ds.SeriesDescription, ds.AccessionNumber = view, _BLANK.decode()
+    ds.SeriesDescription, ds.AccessionNumber = PA, _BLANK.decode()
     file = io.BytesIO()
     ds.save_as(file)
     return file.getvalue()

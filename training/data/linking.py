@@ -1,5 +1,6 @@
 """Readings and films of a release, linked to knees; whatever is not used is named, with its reason."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,8 +37,13 @@ class Release:
 def without(release: Release, reason: pd.Series) -> Release:
     """The release without the knees that have a reason (text by row, empty where there is none), which is told."""
     gone = release.knees.assign(reason=reason)[reason.ne("")][LEFT_OUT]
-    left_out = pd.concat([release.left_out, gone], ignore_index=True)
+    left_out = together([release.left_out, gone])
     return Release(release.knees[reason.eq("")].reset_index(drop=True), left_out, release.notes)
+
+
+def together(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """One table of several; empty ones would only change its types."""
+    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
 
 def note(notes: list[str], what: str, number: int) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from training.data.knee_kl import knee_kl_manifest
-from training.data.linking import LEFT_OUT, Release, without
+from training.data.linking import LEFT_OUT, Release, together, without
 from training.data.manifest import check, write_manifest
 from training.data.most import KL_19, VIEWS, read_most
 from training.data.oai import PROJECTS, read_oai
@@ -48,9 +48,7 @@ def read(
         parts.append(read_oai(folder, [v for v in named if len(v) == 3] or None, projects, headers))
     if "most" in data_set.split("-"):
         parts.append(read_most(folder, [v for v in named if len(v) == 2] or None, views, kl_19, headers))
-    knees, left_out = (
-        pd.concat([getattr(part, name) for part in parts], ignore_index=True) for name in ("knees", "left_out")
-    )
+    knees, left_out = (together([getattr(part, name) for part in parts]) for name in ("knees", "left_out"))
     return Release(knees, left_out, [text for part in parts for text in part.notes]), folder
 
 

@@ -87,7 +87,7 @@ def read_most(
     # A film has no barcode here; copies of it lie alike in two bundles.
     films = films.assign(barcode=[path[from_visit[path] :] for path in films["path"]])[FILM]
     films = films if headers else films.drop_duplicates(["subject", "visit"])
-    return link(readings, films, "MOST", root, notes, found[bad], asked=bool(visits))
+    return link(readings, films, "MOST", root, notes, found[bad & found["view"].isin(views)], asked=bool(visits))
 
 
 def _readings(table: pd.DataFrame, subject: pd.Series, visit: str, side: str, kl_19: str) -> pd.DataFrame:
