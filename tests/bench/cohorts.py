@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from tests.unit.releases import SEVEN, phantom, square, write_film, write_most, write_oai
-from training.cut_crops import main as cut_crops
-from training.make_manifest import main as make_manifest
+from training.data.cut_crops import main as cut_crops
+from training.data.make_manifest import main as make_manifest
 
 
 def spoil(root: Path, people: int) -> None:
