@@ -60,7 +60,9 @@ def test_knee_films_are_picked_and_the_rest_passed_over(elements, reason):
 
 
 def test_the_header_of_a_file_has_the_coded_view():
-    assert passed_over(header_of(make_dicom(gradient(), Modality="CR", ViewCodeSequence=[coded("399067008")]))) == "view"
+    assert (
+        passed_over(header_of(make_dicom(gradient(), Modality="CR", ViewCodeSequence=[coded("399067008")]))) == "view"
+    )
 
 
 @contextmanager
