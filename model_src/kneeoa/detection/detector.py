@@ -10,6 +10,7 @@ from kneeoa.detection.cascade import Cascade, CascadeConfig, Found, beside
 from kneeoa.detection.handedness import Handedness
 from kneeoa.detection.implant import shows_implant
 from kneeoa.detection.layout import UNKNOWN, Side, half_sides, in_conflict, place_among_two, single_side
+from kneeoa.detection.markers import Markers
 from kneeoa.detection.networks import Level1, Level2, pooled_first
 from kneeoa.errors import NotARadiograph
 from kneeoa.geometry import Box, crop, main_joint
@@ -67,7 +68,7 @@ class Detector:
             part = {k.removeprefix(prefix + "."): v for k, v in weights.tensors.items() if k.startswith(prefix)}
             Weights(part, weights.metadata, weights.sha256).load_into(level)
             level.trunk = pooled_first(level.trunk)
-        self.identity, self.handedness = weights.identity, handedness
+        self.identity, self.handedness, self.markers = weights.identity, handedness, Markers()
 
     @classmethod
     def from_file(cls, path: Path) -> "Detector":
@@ -146,10 +147,17 @@ class Detector:
             best = max(views, key=lambda view: view.found.score if view.found else 0.0)
             knees = [self._knee(pixels, film, field, best, named)]
         clipped = any(_is_clipped(film.pixels, knee.main_joint) for knee in knees if knee.main_joint)
-        sides = [(knee.box, knee.side.other if knee.mirrored else knee.side) for knee in knees if knee.box]
-        doubtful = self.handedness is not None and self.handedness.doubts(pixels, sides)
+        doubtful = self._doubt(pixels, knees, film.rows_run_to_right)
         told = {"laterality_conflict": conflict, "side_doubtful": doubtful, "clipped_histogram": clipped}
         return knees, [warning for warning, holds in told.items() if holds]
+
+    def _doubt(self, pixels: np.ndarray, knees: Sequence[DetectedKnee], swapped: bool) -> bool:
+        """Whether the knees look like those of the other side, or letters on the film say so."""
+        sides = [(knee.box, knee.side) for knee in knees if knee.box]
+        seen_as = [(box, side.other if swapped else side) for box, side in sides]
+        looks = self.handedness is not None and self.handedness.doubts(pixels, seen_as)
+        # A letter beside a knee that was not found would seem to name the other one.
+        return looks or (len(sides) == len(knees) and self.markers.doubt(pixels, sides, swapped))
 
     def _views(self, pixels: np.ndarray, two_declared: bool, clock: Clock) -> list[View]:
         """The field's single-knee images: two where two knees are seen on it, or might be where none is."""
