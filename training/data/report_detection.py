@@ -31,7 +31,7 @@ def write_detection(out: Path, knees: pd.DataFrame, root: Path) -> None:
     lines = ["# Detection", "", _share("all knees", knees["found"])]
     for names in _GROUPS:
         keys = ["cohort", *names]
-        if knees[names].nunique().max() < 2:
+        if knees[names].nunique().min() < 2:
             continue
         lines += ["", f"| {' | '.join(keys)} | knees | found | share |", "|---" * (len(keys) + 3) + "|"]
         for values, found in knees.groupby(keys)["found"]:

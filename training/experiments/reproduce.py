@@ -101,7 +101,7 @@ def report(knees: dict[str, dict[str, int]], found: dict[str, Found]) -> str:
     lines += [
         "## Knees found, and the split",
         "",
-        f"| | {' | '.join(parts)} | found |",
+        f"| | {' | '.join(parts)} | share found |",
         "|---" * (len(parts) + 2) + "|",
     ]
     for cohort in COHORTS:
