@@ -138,10 +138,13 @@ def crop(image: np.ndarray, box: Box, size: tuple[int, int] | None = None) -> np
     """
     h, w = image.shape
     x1, y1, x2, y2 = box.rounded().as_tuple()
-    columns, rows = np.arange(x1, x2).clip(0, w - 1), np.arange(y1, y2).clip(0, h - 1)
-    cut = image.take(rows, axis=0).take(columns, axis=1)
+    if min(x1, y1) >= 0 and x2 <= w and y2 <= h:
+        cut = image[int(y1) : int(y2), int(x1) : int(x2)]
+    else:
+        columns, rows = np.arange(x1, x2).clip(0, w - 1), np.arange(y1, y2).clip(0, h - 1)
+        cut = image.take(rows, axis=0).take(columns, axis=1)
     if size is None:
-        return cut
+        return cut.copy()
     shrinking = cut.shape[1] > size[0]
     return cv2.resize(cut, size, interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
 

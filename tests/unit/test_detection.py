@@ -4,9 +4,10 @@ import numpy as np
 import pydicom
 import pytest
 import torch
+from torch import nn
 
 from kneeoa.detection import cascade
-from kneeoa.detection.networks import STRIDE, WINDOW, Level1, as_input
+from kneeoa.detection.networks import STRIDE, WINDOW, Level1, as_input, pooled_first
 from kneeoa.imaging import decode
 from kneeoa.imaging.prepare import prepare_single, split_bilateral
 from kneeoa.messages import decode_png
@@ -29,6 +30,21 @@ def test_scanning_a_film_equals_classifying_its_windows(rng):
         score, offset = network(as_input(window[None]).double())
         torch.testing.assert_close(score[0, 0, 0], logits[0, i, j])
         torch.testing.assert_close(offset[0, :, 0, 0], boxes[0, :, i, j])
+
+
+@pytest.mark.parametrize("slope", [0.25, -0.25])
+def test_pooling_comes_first_where_that_changes_no_bit(slope):
+    trunk = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.PReLU(4, slope), nn.MaxPool2d(3, 2, ceil_mode=True), nn.Conv2d(4, 2, 1)
+    )
+    image = torch.randn(2, 1, 20, 21)
+
+    order = pooled_first(trunk)
+
+    assert torch.equal(order(image), trunk(image))
+    assert [type(layer) for layer in order][1:3] == (
+        [nn.MaxPool2d, nn.PReLU] if slope > 0 else [nn.PReLU, nn.MaxPool2d]
+    )
 
 
 @pytest.mark.parametrize(("monochrome1", "bits"), [(False, 12), (True, 12), (True, 16), (False, 8)])

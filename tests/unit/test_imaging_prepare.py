@@ -7,6 +7,7 @@ import pytest
 
 from kneeoa.errors import NotARadiograph
 from kneeoa.imaging import decode, prepare
+from kneeoa.imaging.radiograph import as_levels
 
 SHARED = Path(__file__).parents[3] / "shared/data/dicom"
 
@@ -128,6 +129,23 @@ def test_to_8bit_survives_values_that_are_not_numbers():
 def test_no_contrast_is_not_a_radiograph(pixels):
     with pytest.raises(NotARadiograph):
         prepare.to_8bit(pixels.astype(np.float32))
+
+
+@pytest.mark.parametrize("scale", [1, 655.0, 1e-6, 1e7])
+def test_levels_keep_order_and_distances(scale):
+    pixels = scale * np.array([[-20, 0, 1, 40, 80]], np.float32)
+
+    levels = as_levels(pixels).astype(int)[0]
+
+    assert levels[0] == 0
+    assert 32_000 < levels[-1] < 65_536
+    assert levels / levels[-1] == pytest.approx([0, 0.2, 0.21, 0.6, 1], abs=1e-4)
+
+
+def test_stored_integers_are_their_own_levels():
+    stored = np.array([[3, 65535]], np.uint16)
+
+    assert as_levels(stored) is stored
 
 
 def test_equalize_is_the_global_histogram_equalisation():

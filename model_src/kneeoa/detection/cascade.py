@@ -89,10 +89,13 @@ class Cascade:
         """Level 1 over the pyramid: prepared images, uint8 (n, h, w) → each one's boxes in its pixels, best first."""
         number, height, width = images.shape
         scale = WINDOW / ((smallest or self.config.smallest_knee) * width)
+        layers, factor = list(images), 1  # halved from time to time: no step is reduced from much more than it needs
         boxes, scores = [[torch.empty(0, 4)] for _ in images], [[torch.empty(0)] for _ in images]
         while min(height, width) * scale >= WINDOW:
-            how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-            small = np.stack([cv2.resize(image, None, fx=scale, fy=scale, interpolation=how) for image in images])
+            if scale * factor < 1 / 4:
+                layers, factor = [halved(image) for image in layers], 2 * factor
+            by, how = scale * factor, cv2.INTER_AREA if scale * factor < 1 else cv2.INTER_LINEAR
+            small = np.stack([cv2.resize(layer, None, fx=by, fy=by, interpolation=how) for layer in layers])
             logits, offsets = self.level1(as_input(small))
             for i, score in enumerate(logits.sigmoid()):
                 best, at = score.flatten().topk(min(CANDIDATES, score.numel()))
