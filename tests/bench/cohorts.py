@@ -36,7 +36,7 @@ def timed(what: str, films: int, work: Callable[[], object]) -> None:
     start = time.process_time()
     work()
     seconds = time.process_time() - start
-    print(f"=== {what}: {films} films, {seconds:.1f} s, {1000 * seconds / films:.0f} s per thousand films\n")
+    print(f"=== {what}: {films} films, {seconds:.1f} s, {1000 * seconds / films:.1f} s per thousand films\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
