@@ -34,7 +34,7 @@ from training.synthesis.dicom_writer import to_dicom
 from training.synthesis.phantom import draw_film
 
 FILMS = 12
-LONGEST = 60.0  # s; no single request may take more
+LONGEST = 30.0  # s; no single request may take more
 REST = 60.0  # s that the server rests before it is weighed
 FAULTS = {0.2: "detector", 0.4: "grader", 0.6: "server"}  # share of the films answered → what is killed
 

@@ -38,7 +38,7 @@ def _film(*texts, size=24, font="DejaVuSans-Bold.ttf", angle=0.0, brightness=1.0
         ink = ink[:, ::-1] if mirrored else ink
         if plate:
             tile = np.zeros_like(ink)
-            cv2.rectangle(tile, (60 - size // 2, 60 - size // 2), (60 + size // 2, 60 + size // 2), 1, -1)
+            cv2.rectangle(tile, (60 - size // 2,) * 2, (60 + size // 2,) * 2, 1, -1)
             ink = tile - np.minimum(ink, tile)
         part = film[y - 60 : y + 60, x - 60 : x + 60]
         part += ink * (brightness - part)
@@ -60,7 +60,7 @@ def _read(markers, film) -> list[tuple[Laterality, bool]]:
         {"angle": 12},
         {"angle": -12, "font": "DejaVuSansMono-Bold.ttf"},
         {"brightness": 0.75},
-        {"plate": True, "size": 36},
+        {"plate": True, "size": 33},
     ],
     ids=str,
 )

@@ -123,7 +123,8 @@ def _grey(film: np.ndarray, shrink: float) -> np.ndarray | None:
     """The film in small, uint8, `SCALE` for its contrast; None where it has none."""
     height, width = (max(1, round(shrink * side)) for side in film.shape)
     step = max(1, int(SPARED / shrink))
-    small = cv2.resize(np.ascontiguousarray(film[::step, ::step]), (width, height), interpolation=cv2.INTER_AREA)
+    fine = np.ascontiguousarray(film[::step, ::step])
+    small = np.asarray(cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA), np.float32)
     low, high = np.percentile(small[::4, ::4], (2, 99.5)).tolist()
     if high <= low:
         return None
@@ -136,7 +137,7 @@ def _pieces(film: np.ndarray, unit: float) -> Iterator[tuple[_Frame, np.ndarray]
     side = round(AROUND * unit) | 1
     bright = (cv2.subtract(film, cv2.blur(film, (side, side))) > STEP).astype(np.uint8)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(bright, connectivity=4)
-    for k in _alone(stats, bright.shape, unit):
+    for k in _alone(stats, (bright.shape[0], bright.shape[1]), unit):
         x, y, w, h, _ = stats[k]
         part = np.s_[y : y + h, x : x + w]
         yield from _clear(film, (x, y), labels[part] == k, 1)
@@ -189,16 +190,15 @@ def _pictures(text: str) -> Iterator[np.ndarray]:
         paper = Image.new("L", (2 * _DRAWN, 2 * _DRAWN))
         ImageDraw.Draw(paper).text((_DRAWN, _DRAWN), text, 255, font, "mm", stroke_width=stroke)
         for angle in _ANGLES:
-            x1, y1, x2, y2 = (
-                turned := paper.rotate(angle, Image.Resampling.BILINEAR).point(lambda v: 255 * (v > 127))
-            ).getbbox()
-            yield np.asarray(turned)[y1:y2, x1:x2] / np.float32(255)
+            turned = (np.asarray(paper.rotate(angle, Image.Resampling.BILINEAR)) > 127).astype(np.uint8)
+            x, y, w, h = cv2.boundingRect(turned)
+            yield turned[y : y + h, x : x + w].astype(np.float32)
 
 
 def _standard(shape: np.ndarray) -> np.ndarray:
     """A shape stretched to the size that letters are compared at, as a vector of mean 0 and length 1."""
     shrinking = shape.shape[0] > HIGH
     inner = cv2.resize(shape, (WIDE, HIGH), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
-    soft = cv2.GaussianBlur(cv2.copyMakeBorder(inner, *[MARGIN] * 4, cv2.BORDER_CONSTANT), (0, 0), 0.7).ravel()
-    soft -= soft.mean()
-    return np.asarray(soft / np.linalg.norm(soft))
+    soft = np.asarray(cv2.GaussianBlur(np.pad(inner, MARGIN), (0, 0), 0.7), np.float32).ravel()
+    centred = soft - soft.mean()
+    return np.asarray(centred / np.linalg.norm(centred))
