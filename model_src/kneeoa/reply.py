@@ -8,6 +8,7 @@ import numpy as np
 
 from kneeoa.errors import InternalError, KneeOaError
 from kneeoa.grading.grader import GradedKnee, Grader
+from kneeoa.measurement.joint_space import joint_space_of
 from kneeoa.messages import REPLY_SCHEMA, Message, decode_png, encode_png, envelope, shown_as
 from kneeoa.tasks import Laterality
 from kneeoa.timing import Clock
@@ -50,11 +51,13 @@ def replies_of(items: Sequence[Item], grader: Grader, clock: Clock | None = None
             return [reply for item in items for reply in replies_of([item], grader, clock)]
         return [build_reply(InternalError(stage="grade"), [], grader)]
     with clock("encode"):
-        return [build_reply(message, [next(grades) for _ in found], grader) for message, found in items]
+        return [build_reply(message, [next(grades) for _ in found], grader, found) for message, found in items]
 
 
-def build_reply(message: Message | KneeOaError, graded: Sequence[GradedKnee], grader: Grader) -> Message:
-    """One reply. ``graded`` holds a grade for each knee the message calls found, in its order.
+def build_reply(
+    message: Message | KneeOaError, graded: Sequence[GradedKnee], grader: Grader, joints: Sequence[Joint] = ()
+) -> Message:
+    """One reply. ``graded`` holds a grade for each knee the message calls found, in its order; ``joints`` what is measured.
 
     The status is ``ok`` when every expected knee was graded, ``partial`` when some were or a grade is withheld,
     ``not_found`` when none was, ``error`` when the film could not be read; a detector's error is handed through untouched.
@@ -64,11 +67,15 @@ def build_reply(message: Message | KneeOaError, graded: Sequence[GradedKnee], gr
     if isinstance(message, KneeOaError):
         return envelope(REPLY_SCHEMA, message, model=model)
     model = {**(message.get("model") or {}), **model}
-    grades, knees = iter(graded), []
+    grades, joint, knees = iter(graded), iter(joints), []
+    spacing = (message.get("film") or {}).get("spacing_mm")
     for knee in message["knees"]:
         found = knee["status"] == "found"
         grading = _grading(next(grades), knee.get("main_joint")) if found else _UNGRADED
-        knees.append({**_UNSAID, **knee, "status": "graded" if found else knee["status"], **grading})
+        seen = next(joint, None) if found else None
+        width = joint_space_of(knee, seen[0], spacing) if seen else None
+        status = "graded" if found else knee["status"]
+        knees.append({**_UNSAID, **knee, "status": status, **grading, "joint_space": width})
         knees[-1].pop("crop", None)
     reply = envelope(REPLY_SCHEMA, film=message.get("film"), knees=knees, model=model)
     if preview := message.get("preview"):

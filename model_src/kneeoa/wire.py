@@ -63,6 +63,25 @@ class Explanations:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Width:
+    mm: Annotated[float, Meta(ge=0)] | None  # along the rows; None without a spacing
+    px: Annotated[float, Meta(ge=0)]
+    ends: tuple[Point, Point]  # on the condyle, on the plateau
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compartment:
+    minimum: Width
+    fixed: Width  # at a quarter of the condyles' width from their corner
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointSpace:
+    lateral: Compartment
+    medial: Compartment
+
+
+@dataclass(frozen=True, kw_only=True)
 class Knee:
     knee: Laterality
     side_source: SideSource
@@ -77,6 +96,7 @@ class Knee:
     gate_lateral_share: Share | None
     oa_kl_consistent: bool | None
     warnings: list[Annotated[str, _one_of(KNEE_WARNINGS)]]
+    joint_space: JointSpace | None = None
     explanations: Explanations | None = None
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from kneeoa.tasks import KL, TASKS
 from training.synthesis.phantom.grades import NARROWINGS, OSTEOPHYTES
 
-NORMAL = {"JSN_L": 0.068, "JSN_M": 0.052}  # joint-space width in W, the median of 2286 knees of KL 0
+NORMAL = {"JSN_L": 0.068, "JSN_M": 0.055}  # narrowest joint space in W, the median of 250 knees of KL 0
 NARROWED = 0.75, 0.5, 0.2  # share of the normal width that is left, below which a space is of grade 1, 2, 3
 
 

@@ -8,9 +8,11 @@ from kneeoa.tasks import OA, TASKS
 
 Row = dict[str, Any]
 
-TEXTS = ["file", "knee", "status", "error_code"]
+FIRST = ["file", "knee", "status", "error_code"]
+TEXTS = [*FIRST, "warnings"]
+WIDTHS = [f"JSW_{side}{column}" for side in "LM" for column in ("_mm", "_25_mm", "_x", "_y1", "_y2")]
 COLUMNS = (
-    [*TEXTS, "score", "x1", "y1", "x2", "y2"]
+    [*FIRST, "score", "x1", "y1", "x2", "y2"]
     + [f"{point}_{axis}" for point in KEY_POINTS for axis in "xy"]
     + [
         column
@@ -20,6 +22,7 @@ COLUMNS = (
             *([f"{task.name}_p1"] if task is OA else [f"{task.name}_p{i}" for i in range(task.grades)]),
         )
     ]
+    + [*WIDTHS, "warnings"]
 )
 
 
@@ -33,6 +36,12 @@ def rows_of(file: str, reply: Message) -> list[Row]:
 
 def _knee(knee: Message) -> Row:
     row: Row = {"knee": knee["knee"], "status": knee["status"], "error_code": knee["reason"], "score": knee["score"]}
+    row["warnings"] = "; ".join(knee["warnings"]) or None
+    for compartment, found in (knee.get("joint_space") or {}).items():
+        (x, y1), (_, y2) = found["minimum"]["ends"]
+        values = found["minimum"]["mm"], found["fixed"]["mm"], x, y1, y2
+        names = (name for name in WIDTHS if name.startswith(f"JSW_{compartment[0].upper()}"))
+        row |= dict(zip(names, values, strict=True))
     if knee["box"]:
         row |= dict(zip(("x1", "y1", "x2", "y2"), knee["box"], strict=True))
         row |= {
