@@ -9,7 +9,16 @@ import numpy as np
 from kneeoa.detection.cascade import Cascade, CascadeConfig, Found, beside
 from kneeoa.detection.handedness import Handedness
 from kneeoa.detection.implant import shows_implant
-from kneeoa.detection.layout import UNKNOWN, Side, half_sides, in_conflict, place_among_two, single_side
+from kneeoa.detection.layout import (
+    UNKNOWN,
+    Side,
+    columns_around,
+    half_sides,
+    halves_between,
+    in_conflict,
+    place_among_two,
+    single_side,
+)
 from kneeoa.detection.markers import Markers
 from kneeoa.detection.networks import Level1, Level2, pooled_first
 from kneeoa.errors import NotARadiograph
@@ -29,9 +38,6 @@ from kneeoa.tasks import Laterality
 from kneeoa.timing import Clock
 from kneeoa.weights import Weights, WeightsError, read_weights
 
-# Of a knee alone on a wide field, so much to either side is its single-knee image, in widths of its box: half a
-# bilateral film. Narrower fields stay whole.
-REACH = 1.05
 WIDTH_MM = (40.0, 140.0)  # W of an adult knee with a wide margin; 748 OAI knees lie in 62 … 101 mm
 CLIPPED = 0.05  # share of a main joint at its darkest or brightest value from which contrast was lost
 
@@ -173,17 +179,18 @@ class Detector:
         with clock("detect"):
             seen = [found for found in self.cascade.detect_pair(whole) if self._is_knee(found)]
         if len(seen) == 2:
-            return [self._view(pixels, c, found, clock) for c, found in zip(_split(width, seen), seen, strict=True)]
+            columns = halves_between(width, seen[0].box, seen[1].box)
+            return [self._view(pixels, c, found, clock) for c, found in zip(columns, seen, strict=True)]
         across = len(seen) == 1 and seen[0].box.x1 < width / 2 < seen[0].box.x2
         if halves and not across:
             if pair or not (seen or good):
                 return halves
             seen = seen or good[:1]
-        columns = _around(seen[0].box, width) if seen else both
-        if columns == both:
+        around = columns_around(seen[0].box, width) if seen else both
+        if around == both:
             with clock("detect"):
                 return [View(whole, 0, self._best(whole, seen[0] if seen else None))]
-        return [self._view(pixels, columns, seen[0], clock)]
+        return [self._view(pixels, around, seen[0], clock)]
 
     def _halves(self, pixels: np.ndarray, clock: Clock) -> list[View]:
         """Both halves of the field, searched together."""
@@ -279,22 +286,6 @@ class Detector:
         if spacing_mm and not WIDTH_MM[0] < points.width * spacing_mm[1] < WIDTH_MM[1]:
             return "implausible_size"
         return "upside_down" if found.upside_down else None
-
-
-def _split(width: int, seen: Sequence[Found]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Columns of the two halves: split at the middle, or, where that would cut one of the two knees, between them."""
-    if seen[0].box.x2 <= width / 2 <= seen[1].box.x1:
-        return split_bilateral(width)
-    between = round((seen[0].box.x2 + seen[1].box.x1) / 2)
-    return (0, between), (between, width)
-
-
-def _around(box: Box, width: int) -> tuple[int, int]:
-    """Columns of a knee's single-knee image on a field of so many columns."""
-    reach, x = REACH * box.width, box.centre[0]
-    if width <= 2.4 * reach:
-        return 0, width
-    return max(0, round(x - reach)), min(width, round(x + reach))
 
 
 def _is_seen(knee: DetectedKnee) -> bool:

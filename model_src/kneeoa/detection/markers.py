@@ -16,29 +16,21 @@ from kneeoa.geometry import Box
 from kneeoa.tasks import Laterality
 
 KNEE = 170  # px of a knee's box on the film as it is looked at, about 0.6 mm each
-SPARED = (
-    0.8  # rows and columns of a finer film are left out down to 1.25 times that many, which saves a third of the time
-)
+SPARED = 0.8  # rows and columns of a finer film are left out down to 1.25 times that many: a third of the time
 HEIGHT = 0.045, 0.2  # of a letter, in widths of the box: 5 … 20 mm
 ASPECT = 0.4, 1.1  # its width in heights
 FILLED = 0.15, 0.8  # share of its frame
 PLATE = 1.2, 1.8, 0.45  # height of the lowest and the highest letters' plates in theirs; share of its frame at least
 ALONE = 0.7  # in heights: how far there is no other piece about as high; words are not read
 AROUND = 0.18  # in widths of the box: what a pixel is compared with
-SCALE, STEP, CONTRAST, EVEN = (
-    200,
-    24,
-    50,
-    0.45,
-)  # the film's contrast in grey values; from its surroundings to a pixel; the same
-# from around a letter to its mean; standard deviation within it, in CONTRAST of its own
+SCALE = 200  # grey values that the film's contrast becomes
+STEP = 24  # of them, from a pixel's surroundings to a pixel of a letter
+CONTRAST = 50  # of them, from around a letter to its mean
+EVEN = 0.45  # standard deviation within a letter, in its own contrast
 WIDE, HIGH, MARGIN = 16, 20, 2  # px of a letter as it is compared
 ALIKE, APART = 0.8, 0.7  # least correlation with a letter; most of its distance from 1 in that of the three it is not
-NEAR, BETWEEN = (
-    (1.1, 1.5),
-    0.3,
-)  # in widths of the box: how far beside a knee alone, and beside one of two, its letter lies at
-# most; nearer than to the other by so much
+NEAR = 1.1, 1.5  # in widths of the box: how far beside a knee alone, and beside one of two, its letter lies at most
+BETWEEN = 0.3  # in widths of the box: how much nearer to its knee than to the other
 _SIDES = (Laterality.RIGHT, Laterality.LEFT)
 _OTHERS = "ABCDEFGHIJKMNOPQSTUVWXYZ0123456789"
 _ANGLES, _STROKES, _DRAWN = (-16, -8, 0, 8, 16), (0, 3, 7), 64
