@@ -96,8 +96,8 @@ reproduce-paper: setup  ## OAI=folder MOST=folder [INIT=weights] [CONFIG=yaml] [
 bench: archives  ## films a second: batches against the workflow against bare networks, as ratios
 	@$(BIN)/python -m tests.bench.throughput $(call given,films seed)
 
-soak: archives  ## thousands of films, good and bad, with kills and a restart on the way [N=5000 CLIENTS=64]
-	@$(BIN)/python -m tests.bench.soak $(call given,n clients seed)
+soak: archives  ## thousands of films, good and bad, with kills and a restart on the way [N=5000 CLIENTS=64 BAD=0.3]
+	@$(BIN)/python -m tests.bench.soak $(call given,n clients bad seed)
 
 fuzz: setup  ## mutated films and messages through both handlers [SECONDS=600]
 	@$(BIN)/python -m tests.bench.fuzz $(call given,seconds seed)
