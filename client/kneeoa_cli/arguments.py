@@ -72,6 +72,12 @@ def add_any_view(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--any-view", action="store_true", help=told)
 
 
+def add_identify(parser: argparse.ArgumentParser) -> None:
+    """Whose films they are, in tables."""
+    told = "rows say whose film it is: PatientID, UIDs, study date, spacing"
+    parser.add_argument("--identify", action="store_true", help=told)
+
+
 def add_figure(parser: argparse.ArgumentParser) -> None:
     """How films are graded and drawn."""
     parser.add_argument("--opacity", type=share, metavar="SHARE", help="of the heat map in the figure, 0 to 1")

@@ -45,8 +45,10 @@ class Summary:
         return told
 
 
-def run(names: Sequence[str], results: Path, server: Client, in_flight: int) -> Summary:
+def run(names: Sequence[str], results: Path, server: Client, in_flight: int, identify: bool = False) -> Summary:
     """Grade what is not yet in the journal beside ``results``, then write them; also when interrupted.
+
+    With ``identify`` rows say whose film it is.
 
     Raises
     ------
@@ -60,15 +62,17 @@ def run(names: Sequence[str], results: Path, server: Client, in_flight: int) -> 
     total = sum(1 for _ in walk(names, skipped))
     outputs = Outputs.beside(walk(names))
     Results(results, outputs)  # before anything is graded
-    with Journal(results) as journal:
+    with Journal(results, identify) as journal:
 
         def keep(film: Source, answer: Answer) -> None:
-            journal.add(film, answer.reply)
+            journal.add(film, answer.reply, answer.film)
 
         try:
-            Flow(lambda film: one(film, server), keep, server, in_flight, journal.knows).run(walk(names), total)
+            Flow(lambda film: one(film, server, identify), keep, server, in_flight, journal.knows).run(
+                walk(names), total
+            )
         finally:
-            with Results(results, outputs) as written:
+            with Results(results, outputs, identify) as written:
                 written.add(journal.rows())
         summary = Summary(unread=journal.unread, skipped=skipped, seconds=time.monotonic() - started)
         for entry in journal.entries():
@@ -82,7 +86,9 @@ def run(names: Sequence[str], results: Path, server: Client, in_flight: int) -> 
     return summary
 
 
-def one(film: Source, server: Client) -> Answer:
-    """One film's reply."""
-    message = server.post_patiently(film.read(), endpoint="predictions/detector")
-    return Answer(server.post_patiently(json.dumps(message).encode(), endpoint="predictions/grader"))
+def one(film: Source, server: Client, keep_film: bool = False) -> Answer:
+    """One film's reply; with its bytes where they are wanted."""
+    data = film.read()
+    message = server.post_patiently(data, endpoint="predictions/detector")
+    reply = server.post_patiently(json.dumps(message).encode(), endpoint="predictions/grader")
+    return Answer(reply, data if keep_film else b"")

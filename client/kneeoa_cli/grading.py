@@ -113,11 +113,11 @@ def run(arguments: argparse.Namespace) -> int:
         server.headers |= ANY_VIEW
     replies: dict[Source, Message] = {}
     ranks = {film: rank for rank, film in enumerate(films)}
-    results = Results(arguments.out, outputs) if arguments.out else None
+    results = Results(arguments.out, outputs, arguments.identify) if arguments.out else None
 
     def use(film: Source, data: bytes, reply: Message) -> None:
         if results:
-            results.add(rows_of(film.name, reply), ranks[film])
+            results.add(rows_of(film.name, reply, data if arguments.identify else None), ranks[film])
         replies[film] = reply
         pages.add(film, data, reply)
 

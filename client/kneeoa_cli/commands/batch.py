@@ -3,7 +3,7 @@
 import argparse
 
 from kneeoa.disclaimer import DISCLAIMER
-from kneeoa_cli.arguments import add_any_view, add_server, films, table
+from kneeoa_cli.arguments import add_any_view, add_identify, add_server, films, table
 
 INTERRUPTED = "; the same command goes on where it stopped"
 
@@ -16,6 +16,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--out", type=table, required=True, help="FILE.csv, .jsonl or .parquet, one row per knee")
     told = "films under way at once; twice the batch size fills it"
     parser.add_argument("--in-flight", type=int, default=16, help=told)
+    add_identify(parser)
     add_any_view(parser)
     add_server(parser)
 
@@ -28,6 +29,6 @@ def run(arguments: argparse.Namespace) -> int:
     client = Client.find(arguments.server, arguments.key_file, arguments.proxy)
     if arguments.any_view:
         client.headers |= ANY_VIEW
-    summary = run(arguments.paths, arguments.out, client, arguments.in_flight)
+    summary = run(arguments.paths, arguments.out, client, arguments.in_flight, arguments.identify)
     print("\n".join([*summary.lines(), str(arguments.out), DISCLAIMER]))
     return int(not summary.complete)

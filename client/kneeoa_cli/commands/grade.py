@@ -2,7 +2,7 @@
 
 import argparse
 
-from kneeoa_cli.arguments import add_any_view, add_figure, add_server, films, folder, table, tasks
+from kneeoa_cli.arguments import add_any_view, add_figure, add_identify, add_server, films, folder, table, tasks
 
 INTERRUPTED = "; what was graded by then is kept, and the same command starts anew"
 
@@ -20,6 +20,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--local", action="store_true", help="grade in this process; no server is asked")
     parser.add_argument("--json", type=folder, metavar="DIR", help="write each film's reply")
     add_figure(parser)
+    add_identify(parser)
     add_any_view(parser)
     add_server(parser)
 

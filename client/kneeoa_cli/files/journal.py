@@ -15,16 +15,19 @@ from types import TracebackType
 from typing import Any
 
 from kneeoa.reporting.tables import COLUMNS, Row
+from kneeoa_cli.files.identity import IDENTITY
 from kneeoa_cli.files.inputs import Source
 from kneeoa_cli.files.tables import rows_of
 from kneeoa_client.client import is_failure
 
 Entry = dict[str, Any]
-FIELDS = frozenset(COLUMNS)
+FIELDS = frozenset([*COLUMNS, *IDENTITY])
 
 
 class Journal:
     """Beside the results, ``<name>.journal``; one process at a time, else ``ValueError``.
+
+    Where it is to ``identify`` films, those that were answered without are not known.
 
     Attributes
     ----------
@@ -38,10 +41,12 @@ class Journal:
         Lines that say nothing to us; their films are graded again.
     """
 
-    def __init__(self, results: Path) -> None:
+    def __init__(self, results: Path, identify: bool = False) -> None:
+        self.identify = identify
         self.path = results.with_name(results.name + ".journal")
         self.done: dict[str, tuple[str, int]] = {}
         self.failed: dict[str, Entry] = {}
+        self.anonymous: set[str] = set()
         self.added = self.unread = 0
 
     def __enter__(self) -> "Journal":
@@ -67,6 +72,8 @@ class Journal:
             ours |= line.startswith(b'{"film": ')
             if entry := _entry(line):
                 self.done[entry["place"]] = entry["stamp"], number
+                named = all(IDENTITY[0] in row for row in entry["rows"])
+                (self.anonymous.discard if named else self.anonymous.add)(entry["place"])
             elif line.endswith(b"\n"):
                 self.unread += 1
         if number and not ours:
@@ -78,10 +85,11 @@ class Journal:
 
     def knows(self, film: Source) -> bool:
         """Whether this very film was answered."""
-        return film.place in self.done and self.done[film.place][0] == film.stamp
+        there = film.place in self.done and self.done[film.place][0] == film.stamp
+        return there and not (self.identify and film.place in self.anonymous)
 
-    def add(self, film: Source, reply: dict[str, Any]) -> None:
-        """Keep a film's answer; once this returns, a killed process does not lose it."""
+    def add(self, film: Source, reply: dict[str, Any], data: bytes = b"") -> None:
+        """Keep a film's answer; once this returns, a killed process does not lose it. ``data``: its bytes, to identify it."""
         if self.knows(film):
             raise ValueError(f"{film.name} was answered before")
         grader = (reply.get("model") or {}).get("grader")
@@ -91,7 +99,7 @@ class Journal:
             "stamp": film.stamp,
             "status": reply["status"],
             "grader": grader and f"{grader['version']} {grader['sha256'][:12]}",
-            "rows": rows_of(film.name, reply),
+            "rows": rows_of(film.name, reply, data if self.identify else None),
         }
         self.added += 1
         if is_failure(reply):
@@ -101,6 +109,7 @@ class Journal:
         self._file.flush()
         self._lines += 1
         self.done[film.place] = film.stamp, self._lines
+        self.anonymous.discard(film.place)
         self.failed.pop(film.place, None)
 
     def entries(self) -> Iterator[Entry]:

@@ -9,16 +9,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from kneeoa.remarks import WORDS
 from kneeoa.reporting import tables
 from kneeoa.reporting.tables import COLUMNS, TEXTS, Row
 from kneeoa.tasks import TASKS
+from kneeoa_cli.files import identity
+from kneeoa_cli.files.identity import IDENTITY, identity_of
 from kneeoa_cli.files.names import KINDS, cell, printable
 from kneeoa_cli.files.outputs import Outputs
 
 
-def rows_of(file: str, reply: dict[str, Any]) -> list[Row]:
-    """`kneeoa.reporting.tables.rows_of`, with a name that can be printed."""
-    return tables.rows_of(printable(file), reply)
+def rows_of(file: str, reply: dict[str, Any], film: bytes | None = None) -> list[Row]:
+    """`kneeoa.reporting.tables.rows_of`, with a name that can be printed, and the identity of a ``film`` that is given."""
+    whose = {} if film is None else identity_of(film, reply)
+    return [row | whose for row in tables.rows_of(printable(file), reply)]
 
 
 class Results:
@@ -28,6 +32,8 @@ class Results:
     ----------
     path
         CSV, JSON lines or Parquet, by its ending. What will be Parquet comes as JSON lines.
+    identify
+        Whether rows have the columns of `IDENTITY`; without, what they have of them is left out.
 
     Raises
     ------
@@ -35,12 +41,13 @@ class Results:
         For another ending, a folder that is not there, a file that is not ours: before anything is graded.
     """
 
-    def __init__(self, path: Path, outputs: Outputs) -> None:
+    def __init__(self, path: Path, outputs: Outputs, identify: bool = False) -> None:
         if path.suffix not in KINDS:
             raise ValueError(f"--out must end in {', '.join(KINDS)}, not {path.suffix or 'nothing'}")
         if not path.parent.is_dir():
             raise ValueError(f"--out names a folder that is not there: {path.parent}")
         self.path, self.outputs, self.part = path, outputs, path.with_name(path.name + ".part")
+        self.columns = [*COLUMNS, *(IDENTITY if identify else ())]
         self._ranks: list[int] = []
         outputs.check(path)
         outputs.check(self.part, KINDS[path.suffix])
@@ -48,7 +55,7 @@ class Results:
     def __enter__(self) -> "Results":
         self.part.unlink(missing_ok=True)
         self._file = open(self.part, "x", newline="", encoding="utf-8")  # noqa: SIM115  (closed in __exit__)
-        self._table = csv.DictWriter(self._file, COLUMNS)
+        self._table = csv.DictWriter(self._file, self.columns)
         if self.path.suffix == ".csv":
             self._table.writeheader()
         return self
@@ -57,6 +64,7 @@ class Results:
         """Write rows; in the end they are in the order of their ranks."""
         for row in rows:
             self._ranks.append(rank)
+            row = {name: row.get(name) for name in self.columns}
             if self.path.suffix == ".csv":
                 self._table.writerow({k: cell(v) if isinstance(v, str) else v for k, v in row.items()})
             else:
@@ -72,7 +80,7 @@ class Results:
         if self._ranks != sorted(self._ranks):
             self._sort()
         if self.path.suffix == ".parquet":
-            self.outputs.write(self.path, _as_parquet(self.part))
+            self.outputs.write(self.path, _as_parquet(self.part, self.columns))
             self.part.unlink()
         else:
             self.part.replace(self.path)
@@ -85,12 +93,14 @@ class Results:
         self.outputs.write(self.part, b"".join([*head, *(line for _, line in ranked)]), KINDS[self.path.suffix])
 
 
-def _as_parquet(lines: Path) -> bytes:
+def _as_parquet(lines: Path, columns: list[str]) -> bytes:
     import pyarrow
     import pyarrow.parquet
 
-    kinds = {name: pyarrow.string() for name in TEXTS} | {task.name: pyarrow.int8() for task in TASKS}
-    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in COLUMNS])
+    kinds = {name: pyarrow.string() for name in (*TEXTS, *identity.TEXTS)} | {
+        task.name: pyarrow.int8() for task in TASKS
+    }
+    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in columns])
     written = BytesIO()
     with pyarrow.parquet.ParquetWriter(written, schema) as writer, open(lines, encoding="utf-8") as file:
         left = map(json.loads, file)
@@ -106,6 +116,7 @@ def table(replies: dict[str, dict[str, Any]]) -> str:
     for file, reply in replies.items():
         for row in rows_of(file, reply):
             grades = " ".join(f"{'–' if row[name] is None else row[name]:>5}" for name in names)
-            note = f"  {row['error_code']}" if row["error_code"] else ""
+            told = [code for code in (row["error_code"], *(row["warnings"] or "").split("; ")) if code]
+            note = f"  {'; '.join(WORDS.get(code, code) for code in told)}" if told else ""
             lines.append(f"{printable(Path(file).name)[:24]:<24} {row['knee']:<8} {row['status']:<10} {grades}{note}")
     return "\n".join(lines)
