@@ -1,4 +1,4 @@
-"""`kneeoa report`: a page a study and an index that sorts and filters, in files that need no server and ask for nothing."""
+"""`kneeoa report`: a page per study and an index that sorts and filters, in files that need no server and ask for nothing."""
 
 import argparse
 import base64

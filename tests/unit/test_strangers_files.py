@@ -23,7 +23,7 @@ from kneeoa_cli.main import main as kneeoa
 
 @pytest.fixture
 def here(tmp_path, monkeypatch, fake, server):
-    """A folder to work in, with a server; no film is graded: there is a row a film all the same."""
+    """A folder to work in, with a server; no film is graded: there is a row per film all the same."""
     fake.script = dict.fromkeys((b"one", b"two", b"three", b"four"), ("corrupt_image", 10**6))
     monkeypatch.setenv("KNEEOA_SERVER", server.url)
     monkeypatch.setenv("KNEEOA_KEY_FILE", str(server.key_file))

@@ -24,7 +24,7 @@ class Release:
     knees : DataFrame
         A manifest.
     left_out : DataFrame
-        One row a knee with the columns of `LEFT_OUT`.
+        One row per knee with the columns of `LEFT_OUT`.
     notes : list of str
         What was noticed and harms no knee; counts, never who.
     """

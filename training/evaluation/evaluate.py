@@ -172,7 +172,7 @@ def robustness(
 
 
 def write_predictions(path: Path, results: Sequence[Result], tasks: Sequence[Task]) -> None:
-    """One row a knee: label (empty where unknown), grade, expected grade and probabilities of each task."""
+    """One row per knee: label (empty where unknown), grade, expected grade and probabilities of each task."""
     tasks = [t for t in tasks if t.name in results[0].graded.probabilities]
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)

@@ -11,9 +11,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("grade", help="grade files, folders and globs through a running server")
     parser.add_argument("paths", type=films, nargs="+", metavar="PATH")
     parser.add_argument("--out", type=table, help="write one row per knee to FILE.csv, .jsonl or .parquet")
-    told = "write a page a film: what was found, and all grades"
+    told = "write a page per radiograph: what was found, and all grades"
     parser.add_argument("--figures", type=folder, metavar="DIR", help=told)
-    told = "write a Structured Report and the page as Secondary Capture a film"
+    told = "write a Structured Report per radiograph, and the page as Secondary Capture"
     parser.add_argument("--dicom", type=folder, metavar="DIR", help=told)
     told = "Grad-CAM heat maps of these tasks; figures show one: KL before OA, JSN_L …"
     parser.add_argument("--explain", type=tasks, metavar="TASK,…", help=told)

@@ -11,7 +11,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("report", help="grade files and folders, and write web pages that need no server")
     told = "files, folders, globs, zip archives, DICOMDIRs"
     parser.add_argument("paths", type=films, nargs="+", metavar="STUDY", help=told)
-    told = "an index that sorts and filters, a page a study"
+    told = "an index that sorts and filters, and a page per study"
     parser.add_argument("--html", type=folder, required=True, metavar="DIR", help=told)
     told = "whose heat map the figures show"
     parser.add_argument("--explain", type=tasks, metavar="TASK", default="KL", help=told)
