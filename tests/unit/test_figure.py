@@ -96,6 +96,59 @@ def test_the_page_says_who_says_what(bilateral):
     assert reply["disclaimer"] in said
     assert reply["model"]["grader"]["sha256"][:12] in said
     assert "KL, OA: real labels; the six OARSI features: " in said
+    assert said.count("OARSI grades, learned from weak and synthetic labels") == 2
+
+
+def test_the_page_says_in_words_what_was_measured_and_what_to_doubt(bilateral):
+    film, reply = bilateral
+    first, second = reply["knees"]
+    warned = {**reply["film"], "warnings": ["polarity_overridden"]}
+    knees = [{**first, "warnings": ["kl_features_disagree"]}, {**second, "joint_space": None}]
+    written = texts(draw_figure(film, {**reply, "film": warned, "knees": knees}))
+    said = "\n".join(text.get_text() for text, _ in written)
+
+    narrowest = {side: s["minimum"] for side, s in first["joint_space"].items()}
+    for side, width in narrowest.items():
+        assert f"{side} {width['mm']:.1f} mm" in said
+        assert said.count(f"\n{width['mm']:.1f} mm") == 1  # in the joint
+    assert "Right knee: lateral" in said
+    assert "Left knee: lateral" not in said
+    assert "Warning: knees were found on the inverted film only" in said
+    assert "KL and the six features contradict each other" in said
+    assert "_" not in said
+    assert f"Probability of KL 2 or more: {sum(second['grades']['KL']['probabilities'][2:]):.0%}" in said
+
+
+def test_a_joint_space_is_drawn_where_it_is(bilateral):
+    film, reply = bilateral
+    axes = draw_figure(film, reply).axes[1]
+    knee = reply["knees"][0]
+    (x1, y1, *_), drawn = knee["main_joint"], [line.get_xydata() for line in axes.lines]
+
+    for line, space in zip(drawn, knee["joint_space"].values(), strict=True):
+        np.testing.assert_allclose(line + (round(x1), round(y1)) + 0.5, space["minimum"]["ends"], atol=0.01)
+
+
+@pytest.mark.parametrize(("p", "told"), [([0.9, 0.1, 0, 0, 0], "grade is 0"), ([0.2, 0.3, 0.4, 0.1, 0], "unsure")])
+def test_heat_is_faint_where_there_is_little_to_see(bilateral, p, told):
+    film, reply = bilateral
+    pages = {}
+    for name, probabilities in (("doubtful", p), ("sure", [1 - sum(p[1:]), *[0] * 3, sum(p[1:])])):
+        if name == "sure" and probabilities[0] > 0.5:
+            probabilities = probabilities[::-1]
+        knee = spoilt(reply, "single")["knees"][0]
+        graded = {"grade": int(np.argmax(probabilities)), "probabilities": probabilities, "withheld": None}
+        knee = {**knee, "grades": {**knee["grades"], "KL": graded}}
+        pages[name] = draw_figure(film, {**reply, "knees": [knee]})
+
+    def strength(page):
+        return page.axes[1].images[1].get_array()[..., 3].max()
+
+    labels = {name: page.axes[1].xaxis.label.get_text() for name, page in pages.items()}
+    assert told in labels["doubtful"]
+    assert all(label.startswith("Grad-CAM, KL") for label in labels.values())
+    assert "faint" not in labels["sure"]
+    assert strength(pages["doubtful"]) < 0.6 * strength(pages["sure"])
 
 
 def luminance(colour) -> float:
@@ -138,7 +191,9 @@ def test_heat_is_drawn_where_it_is_and_as_strongly_as_asked(bilateral, corner):
     film, reply = bilateral[0], spoilt(bilateral[1], "single")
     heat = np.zeros((96, 192), np.uint8)
     heat[corner[0] : corner[0] + 26, corner[1] : corner[1] + 42] = 255
-    reply["knees"][0] = {**reply["knees"][0], "explanations": {"heat": {"KL": encode_png(heat)}}}
+    sure = {"grade": 3, "probabilities": [0.1, 0, 0.1, 0.8, 0], "withheld": None}
+    grades = {**reply["knees"][0]["grades"], "KL": sure}
+    reply["knees"][0] = {**reply["knees"][0], "grades": grades, "explanations": {"heat": {"KL": encode_png(heat)}}}
 
     none, some, more = (as_image(draw_figure(film, reply, opacity=o)).astype(int) for o in (0.0, 0.4, 0.8))
     strengths = [np.abs(page - none).sum(axis=2) for page in (some, more)]

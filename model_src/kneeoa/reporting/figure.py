@@ -25,7 +25,9 @@ log = logging.getLogger(__name__)
 SIZE = 16.0, 9.0  # inches
 DPI = 110
 OPACITY = 0.55  # of the heat map at its maximum
-BLUE, YELLOW, INK = "#56b4e9", "#f0e442", "#111111"  # the first two: Okabe and Ito
+FAINT = 0.35  # of that, where the grade is 0 or unsure
+SURE = 0.5  # a grade's probability from which it is not
+BLUE, YELLOW, ORANGE, INK = "#56b4e9", "#f0e442", "#e69f00", "#111111"  # the first three: Okabe and Ito
 
 
 def displayed(data: bytes, reply: Message) -> np.ndarray:
@@ -78,7 +80,7 @@ def draw_figure(film: np.ndarray, reply: Message, scale: float = 1.0, opacity: f
         1, 1 + len(knees), width_ratios=[1.9 - 0.4 * len(knees), *[1] * len(knees)],
         left=0.015, right=0.985, top=0.93, bottom=0.085, wspace=0.06,
     )  # fmt: skip
-    above_its_caption = columns[0].subgridspec(2, 1, height_ratios=(8, 1.2), hspace=0)[0]
+    above_its_caption = columns[0].subgridspec(2, 1, height_ratios=(8, 2.2), hspace=0)[0]
     _film(figure.add_subplot(above_its_caption), film, reply, scale)
     for at, knee in enumerate(knees, 1):
         parts = columns[at].subgridspec(4, 1, height_ratios=(2.6, 1.4, 1.8, 0.3), hspace=0.3)
@@ -89,6 +91,7 @@ def draw_figure(film: np.ndarray, reply: Message, scale: float = 1.0, opacity: f
             _joint(joint, film, knee, scale, opacity)
             _bars(bars, knee)
             _table(table, knee)
+            table.set_title(oarsi_origin(reply), fontsize=9.5, color=INK, loc="left", pad=2)
         for axes in (notes, *(() if knee["grades"] else (bars, table))):
             axes.set_axis_off()
         notes.text(0, 0.5, "\n".join(_warnings(knee)), fontsize=11, color=INK, va="center", fontweight="bold")
@@ -117,11 +120,14 @@ def _film(axes: Axes, film: np.ndarray, reply: Message, scale: float) -> None:
     axes.set_axis_off()
     axes.set_anchor("NW")
     facts = reply["film"]
+    measured = [f"{_side(knee)}: {said}" for knee in reply["knees"] if (said := widths_in_words(knee))]
     spacing = " × ".join(f"{mm:.3g}" for mm in facts["spacing_mm"] or ())
     lines = [
         f"{facts['width']} × {facts['height']} px, {spacing + ' mm' if spacing else 'size of a pixel unknown'}",
-        "blue: knee joint and main joint; yellow: key points",
-        *(WORDS.get(word, word) for word in facts["warnings"]),
+        "blue: knee joint and main joint; yellow: key points; orange: narrowest joint space",
+        *(["narrowest joint space (at x = 0.25):"] if measured else []),
+        *measured,
+        *(f"Warning: {WORDS.get(word, word)}" for word in facts["warnings"]),
     ]
     axes.text(0, -0.02, "\n".join(lines), fontsize=9.5, color=INK, va="top", transform=axes.transAxes, linespacing=1.5)
     for knee in reply["knees"]:
@@ -145,14 +151,22 @@ def _joint(axes: Axes, film: np.ndarray, knee: Message, scale: float, opacity: f
     for task, text in list(knee.get("explanations", {}).get("heat", {}).items())[:1]:
         heat = cv2.resize(decode_png(text), joint.shape[::-1], interpolation=cv2.INTER_CUBIC) / 255
         colours = matplotlib.colormaps["cividis"](heat)
-        probability = 1 - knee["grades"][task]["probabilities"][0]
-        colours[..., 3] = opacity * probability * np.clip(heat, 0, 1)
+        found = knee["grades"][task]
+        doubt = "the grade is 0" if not found["grade"] else "unsure" if max(found["probabilities"]) < SURE else ""
+        strength = opacity * (1 - found["probabilities"][0]) * (FAINT if doubt else 1)
+        colours[..., 3] = strength * np.clip(heat, 0, 1)
         axes.imshow(colours, interpolation="bilinear")
-        outlined = knee["grades"][task]["grade"] and opacity
-        if outlined:
+        if opacity and not doubt:
             axes.contour(heat, [0.5], colors=YELLOW, linewidths=1.0)
-        told = f"what speaks for a finding in {task.replace('_', '-')} ({probability:.0%})"
-        axes.set_xlabel(told + ("; line: half its maximum" if outlined else ""), fontsize=9.5)
+        told = f"faint: {doubt}" if doubt else "what speaks for it; line: half its maximum"
+        axes.set_xlabel(f"Grad-CAM, {task.replace('_', '-')} ({told})", fontsize=9.5)
+    for found in (knee.get("joint_space") or {}).values():
+        (x, y1), (_, y2) = scale * np.array(found["minimum"]["ends"]) - (round(box.x1), round(box.y1)) - 0.5
+        axes.plot([x, x], [y1, y2], color=ORANGE, linewidth=2.5, marker="_", markersize=9, markeredgewidth=2)
+        axes.annotate(
+            _width(found["minimum"]), (x, y2), (0, -9), textcoords="offset points", ha="center", va="top", fontsize=10,
+            color=INK, bbox={"facecolor": "white", "edgecolor": ORANGE, "pad": 1.5},
+        )  # fmt: skip
     axes.set(xticks=[], yticks=[], anchor="N")
 
 
@@ -166,6 +180,9 @@ def _bars(axes: Axes, knee: Message) -> None:
         axes.text(-0.02, grade, f"KL {grade}", va="center", ha="right", fontsize=11, color=INK)
     axes.plot([0, 0], [-0.5, KL.grades - 0.5], color=INK, linewidth=1)
     axes.set(xlim=(-0.28, 1.1), ylim=(KL.grades - 0.5, -0.5))
+    axes.set_title(
+        f"Probability of KL 2 or more: {sum(found['probabilities'][2:]):.0%}", fontsize=11, color=INK, loc="left"
+    )
     axes.set_axis_off()
 
 
@@ -205,12 +222,38 @@ def _warnings(knee: Message) -> list[str]:
     return [WORDS.get(word, word) for word in (*knee["warnings"], knee["reason"]) if word]
 
 
+def widths_in_words(knee: Message) -> str:
+    """The joint spaces of a knee, at the fixed place in brackets; empty where nothing was measured."""
+    spaces = knee.get("joint_space") or {}
+    return ", ".join(f"{side} {_width(s['minimum'])} ({_width(s['fixed'])})" for side, s in spaces.items())
+
+
+def _width(found: Message) -> str:
+    return f"{found['px']:.0f} px" if found["mm"] is None else f"{found['mm']:.1f} mm"
+
+
+def oarsi_origin(reply: Message) -> str:
+    """What the six OARSI grades learned from, for the head of their table."""
+    by_kind = _heads(reply)
+    six = [task.name for task in COMPARTMENT_TASKS]
+    kinds = [kind for kind, tasks in by_kind.items() if set(tasks) & {*six}]
+    if len(kinds) == 1:
+        return f"OARSI grades, learned from {kinds[0]} labels"
+    told = (f"{', '.join(t for t in by_kind[kind] if t in six)} from {kind}" for kind in kinds)
+    return f"OARSI grades; labels: {'; '.join(told)}"
+
+
 def origin(reply: Message) -> str:
     """Which heads learned from which kinds of labels: real, weak, synthetic."""
+    six = [task.name for task in COMPARTMENT_TASKS]
+    named = {k: "the six OARSI features" if tasks == six else ", ".join(tasks) for k, tasks in _heads(reply).items()}
+    return "; ".join(f"{tasks}: {kinds} labels" for kinds, tasks in named.items())
+
+
+def _heads(reply: Message) -> dict[str, list[str]]:
+    """The tasks by the kinds of labels that they learned from."""
     heads: dict[str, list[str]] = {}
     for task, text in reply["model"]["grader"]["provenance"].items():
         kinds = dict.fromkeys(part.split(" labels")[0] for part in text.split("; "))
         heads.setdefault(" and ".join(kinds), []).append(task)
-    six = [task.name for task in COMPARTMENT_TASKS]
-    named = {kinds: "the six OARSI features" if tasks == six else ", ".join(tasks) for kinds, tasks in heads.items()}
-    return "; ".join(f"{tasks}: {kinds} labels" for kinds, tasks in named.items())
+    return heads
