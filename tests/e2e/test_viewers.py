@@ -109,14 +109,15 @@ def test_ohif_shows_what_the_reply_says_and_offers_the_lines_for_editing(viewers
     for name, shown in (("report", picture), ("tracked", edited)):
         shown.save(tmp_path / f"{name}.png")  # for people
     assert np.asarray(picture).std() > 20  # a film is there
-    told = [line for box in boxes for line in box]
-    assert all(line.endswith((" %", " mm", ":")) for line in told)
+    lines = [line for box in boxes for line in box]
+    assert all(line.endswith((" %", " mm", ":")) for line in lines)
     for knee in reply["knees"]:
         kl, side = knee["grades"]["KL"], {"R": "right", "L": "left"}[knee["knee"]]
         first = f"Kellgren-Lawrence grade {kl['grade']}, probability: {100 * kl['probabilities'][kl['grade']]:.2f} %"
         (box,) = (box for box in boxes if box[0] == first)
-        mm = {f"Minimum joint-space width, {c}: {widths[f'{side} knee, {c}']:.2f} mm" for c in ("lateral", "medial")}
-        assert set(box[1:3]) == mm
+        spaces = {c: widths[f"{side} knee, {c}"] for c in ("lateral", "medial")}
+        words = {c: f"{mm:.2f} mm" if mm else "none, the bones touch:  mm" for c, mm in spaces.items()}
+        assert set(box[1:3]) == {f"Minimum joint-space width, {c}: {told}" for c, told in words.items()}
     for label, millimetres in widths.items():
         (length,) = re.findall(rf"{label}\n([\d.]+) mm", tracked)  # of the line, as OHIF measures it
         assert float(length) == pytest.approx(millimetres, abs=0.01)
