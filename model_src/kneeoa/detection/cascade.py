@@ -92,7 +92,7 @@ class Cascade:
         layers, factor = list(images), 1  # halved from time to time: no step is reduced from much more than it needs
         boxes, scores = [[torch.empty(0, 4)] for _ in images], [[torch.empty(0)] for _ in images]
         while min(height, width) * scale >= WINDOW:
-            if scale * factor < 1 / 4:
+            if scale * factor < 1 / 6:
                 layers, factor = [halved(image) for image in layers], 2 * factor
             by, how = scale * factor, cv2.INTER_AREA if scale * factor < 1 else cv2.INTER_LINEAR
             small = np.stack([cv2.resize(layer, None, fx=by, fy=by, interpolation=how) for layer in layers])
