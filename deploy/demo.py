@@ -9,8 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn
 
-from deploy.server import DEMO, ROOT, SAMPLE, clean, free_port, start, stop
-from kneeoa_client.cli import main as kneeoa
+from deploy.processes import DeployError, stop
+from deploy.server import DEMO, ROOT, SAMPLE, clean, free_port, start
+from kneeoa_cli.main import main as kneeoa
 
 OUT = ROOT / "out"
 INTERRUPTED = 130  # as a shell calls it
@@ -52,6 +53,9 @@ def main() -> int:
     except KeyboardInterrupt:
         print("demo: interrupted; the server is stopped", file=sys.stderr)
         return INTERRUPTED
+    except DeployError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
     finally:
         shutil.rmtree(run)
 

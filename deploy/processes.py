@@ -14,6 +14,10 @@ import psutil
 SAID = 1 << 20  # bytes that are kept of what a process says
 
 
+class DeployError(RuntimeError):
+    """Something could not be started; the message says what to do."""
+
+
 def launch(folder: Path, command: list[str], **options: Any) -> psutil.Process:
     """Start a command in a session of its own; ``folder/pid`` says who it is. ``options``: as of `subprocess.Popen`."""
     started = subprocess.Popen(command, start_new_session=True, **options)

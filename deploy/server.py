@@ -16,13 +16,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO
 
-import requests
-
-from deploy.processes import launch, running, stop
-from kneeoa_client.web import ask
+from deploy.processes import DeployError, launch, running, stop
+from kneeoa_client.client import Client, ServerError
+from kneeoa_client.management import NAMES as PLAIN
+from kneeoa_client.management import Management
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = ROOT / ".run"
@@ -85,14 +87,14 @@ def start(
 
     Raises
     ------
-    SystemExit
+    DeployError
         If one is running here, a port is in use, or the server does not become ready; the log's place is named.
     """
     if running(run):
-        raise SystemExit("a server is already running here; stop it with: make stop")
+        raise DeployError("a server is already running here; stop it with: make stop")
     shutil.rmtree(run, ignore_errors=True)
     if taken := [port + i for i in range(PORTS) if _in_use(port + i)]:
-        raise SystemExit(f"port {taken[0]} is in use; choose another: make serve PORT={free_port()}")
+        raise DeployError(f"port {taken[0]} is in use; choose another: make serve PORT={free_port()}")
     for folder in ("logs", "metrics", "tmp"):
         (run / folder).mkdir(parents=True)
     run.chmod(0o700)
@@ -140,52 +142,28 @@ def _console(run: Path) -> IO[bytes]:
 
 def _register(run: Path, port: int, plain_models: bool) -> None:
     deadline = time.monotonic() + START_SECONDS
-    management = f"http://127.0.0.1:{port + 1}"
+    management = Management(f"http://127.0.0.1:{port + 1}", run / "key_file.json")
 
-    def until(what: str, ready) -> None:  # noqa: ANN001
+    def until(what: str, ready: Callable[[], bool]) -> None:
         while not ready():
             if not running(run) or time.monotonic() > deadline:
-                raise SystemExit(f"TorchServe did not start ({what}); see {run / 'logs'}")
+                raise DeployError(f"TorchServe did not start ({what}); see {run / 'logs'}")
             time.sleep(0.1)
 
-    def key(kind: str) -> dict[str, str]:
-        keys = json.loads((run / "key_file.json").read_text())
-        return {"Authorization": f"Bearer {keys[kind]['key']}"}
-
-    def listening() -> bool:
-        try:
-            return ask("GET", f"{management}/models", headers=key("management"), timeout=5).ok
-        except (requests.ConnectionError, FileNotFoundError, ValueError):
-            return False
-
-    def workers(name: str) -> bool:
-        reply = ask("GET", f"{management}/models/{name}", headers=key("management"), timeout=5)
-        return reply.ok and any(w["status"] == "READY" for w in reply.json()[0]["workers"])
-
-    until("no answer from the management address", listening)
-    wanted = [("workflows?url=knee_oa.war", NODES)]
-    if plain_models:
-        wanted += [
-            (f"models?url={name}.mar&initial_workers=1&batch_size=4&max_batch_delay=50", (name,))
-            for name in ("detector", "grader")
-        ]
-    for path, nodes in wanted:
-        reply = ask(
-            "POST",
-            f"{management}/{path}&response_timeout=60&synchronous=true",
-            headers=key("management"),
-            timeout=START_SECONDS,
-        )
-        if not reply.ok:
-            raise SystemExit(f"registration failed with HTTP {reply.status_code}; see {run / 'logs'}")
-        for node in nodes:
-            until(f"no worker for {node}", lambda node=node: workers(node))
-    film = SAMPLE.read_bytes()
-    url = f"http://127.0.0.1:{port}/wfpredict/knee_oa"
-    headers = {**key("inference"), "Content-Type": "application/dicom", "X-Kneeoa-Probe": "1"}
-    reply = ask("POST", url, data=film, headers=headers, timeout=120)
-    if not reply.ok or reply.json()["status"] != "ok":
-        raise SystemExit(f"the sample radiograph was not graded; see {run / 'logs'}")
+    until("no answer from the management address", management.listening)
+    try:
+        management.register_workflow()
+        if plain_models:
+            management.up(batch=4, delay_ms=50, workers=1)
+        for node in (*NODES, *(PLAIN if plain_models else ())):
+            until(f"no worker for {node}", partial(management.ready, node))
+        client = Client.find(f"http://127.0.0.1:{port}", run / "key_file.json")
+        client.headers["X-Kneeoa-Probe"] = "1"
+        reply = client.post(SAMPLE.read_bytes())
+    except ServerError as error:
+        raise DeployError(f"{error}; see {run / 'logs'}") from None
+    if reply["status"] != "ok":
+        raise DeployError(f"the sample radiograph was not graded; see {run / 'logs'}")
 
 
 def free_port(claim: contextlib.ExitStack | None = None) -> int:
@@ -205,7 +183,7 @@ def free_port(claim: contextlib.ExitStack | None = None) -> int:
             if claim:
                 claim.push(held.pop_all())
             return port
-    raise SystemExit("no five neighbouring free ports")
+    raise DeployError("no five neighbouring free ports")
 
 
 def _in_use(port: int) -> bool:
@@ -251,6 +229,8 @@ if __name__ == "__main__":
             start(port=arguments.port, plain_models=arguments.plain_models)
         except KeyboardInterrupt:
             sys.exit("interrupted; the server is stopped")
+        except DeployError as error:
+            sys.exit(str(error))
         print(
             f"ready: http://127.0.0.1:{arguments.port}/wfpredict/knee_oa graded a radiograph; key in .run/key_file.json"
         )

@@ -3,17 +3,18 @@
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import torch
 
-from kneeoa.clock import Clock
 from kneeoa.errors import BadRequest, KneeOaError
 from kneeoa.grading.grader import Grader
 from kneeoa.messages import parse_detection, parse_tasks
 from kneeoa.reply import Item, joints_of, replies_of
-from kneeoa.serving import answer, body_of, header, no_sooner
-from kneeoa.telemetry import Reference, Telemetry
+from kneeoa.timing import Clock
+from kneeoa.torchserve.metrics import Reference, Telemetry
+from kneeoa.torchserve.request import answer, body_of, header, no_sooner
 
 log = logging.getLogger(__name__)
 EXPLAIN_HEADER = "x-kneeoa-explain"
@@ -22,7 +23,7 @@ EXPLAIN_HEADER = "x-kneeoa-explain"
 class GraderHandler:
     """All found knees of a batch go through the network together; items fail alone."""
 
-    def initialize(self, context) -> None:  # noqa: ANN001  (TorchServe's Context)
+    def initialize(self, context: Any) -> None:
         properties = context.system_properties
         threads = int(context.model_yaml_config.get("threads", max(1, (os.cpu_count() or 1) // 2)))
         torch.set_num_threads(threads)
@@ -36,7 +37,7 @@ class GraderHandler:
         reference = Reference.from_file(folder / "reference.json", self.grader.identity["sha256"])
         self.telemetry = Telemetry(context, "grader", self.grader.identity, reference)
 
-    def handle(self, data: list[dict], context) -> list[bytes]:  # noqa: ANN001
+    def handle(self, data: list[dict], context: Any) -> list[bytes]:
         clock = Clock()
         with no_sooner(self.least_seconds):
             with clock("decode"):

@@ -6,6 +6,7 @@ from typing import TypeVar
 import yaml
 
 T = TypeVar("T")
+CONFIGS = Path(__file__).parent / "configs"
 
 
 class ConfigError(ValueError):

@@ -1,1 +1,1 @@
-"""The `kneeoa` command: asks a running server for grades."""
+"""Talks to a kneeoa server: asks for grades, registers models."""

@@ -11,11 +11,12 @@ import shutil
 import signal
 import ssl
 import subprocess
+import sys
 import time
 from pathlib import Path
 from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
-from deploy.processes import launch, process_of, running, stop
+from deploy.processes import DeployError, launch, process_of, running, stop
 from deploy.server import ROOT, RUN
 from kneeoa.errors import KneeOaError
 from kneeoa.messages import REPLY_SCHEMA, envelope
@@ -95,16 +96,16 @@ def start(
 
     Raises
     ------
-    SystemExit
+    DeployError
         If HAProxy is not installed, the server does not run, or it does not become ready.
     """
     tool = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
     if tool is None:
-        raise SystemExit("HAProxy is not installed; on Debian: apt-get install haproxy")
+        raise DeployError("HAProxy is not installed; on Debian: apt-get install haproxy")
     if not running(run):
-        raise SystemExit("no server is running; start it first with: make serve")
+        raise DeployError("no server is running; start it first with: make serve")
     if running(folder):
-        raise SystemExit("a gateway is already running here; stop it with: make gateway-stop")
+        raise DeployError("a gateway is already running here; stop it with: make gateway-stop")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in REFUSALS:
         (folder / f"{name}.json").write_text(refusal(name))
@@ -156,7 +157,7 @@ def _until_ready(folder: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not ready(folder):
         if not running(folder) or time.monotonic() > deadline:
-            raise SystemExit(f"the gateway did not become ready; see {folder / 'haproxy.log'}")
+            raise DeployError(f"the gateway did not become ready; see {folder / 'haproxy.log'}")
         time.sleep(0.1)
 
 
@@ -180,5 +181,8 @@ if __name__ == "__main__":
     elif arguments.action == "refresh":
         refresh()
     else:
-        start(bind=arguments.bind, certificate=arguments.certificate, users=arguments.users)
+        try:
+            start(bind=arguments.bind, certificate=arguments.certificate, users=arguments.users)
+        except DeployError as error:
+            sys.exit(str(error))
         print(f"ready: https://{arguments.bind}/wfpredict/knee_oa; key in .gateway/key_file.json")

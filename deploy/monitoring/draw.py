@@ -42,7 +42,7 @@ def dashboard(prometheus: str, out: Path, minutes: float) -> None:
     figure.savefig(out, dpi=90)
 
 
-def _ask(prometheus: str, target: dict[str, str], minutes: float) -> list[Series]:
+def _ask(prometheus: str, target: dict[str, Any], minutes: float) -> list[Series]:
     """Each series of one target that has values."""
     end = time.time()
     window = {"query": target["expr"], "start": end - 60 * minutes, "end": end, "step": 60 * minutes / POINTS}
@@ -53,7 +53,7 @@ def _ask(prometheus: str, target: dict[str, str], minutes: float) -> list[Series
         legend = re.sub(r"\{\{(\w+)\}\}", lambda m: labels.get(m[1], ""), target.get("legendFormat", ""))  # noqa: B023
         points = [((moment - end) / 60, float(value)) for moment, value in found["values"] if value != "NaN"]
         if points:
-            lines.append((legend, *map(list, zip(*points, strict=True))))
+            lines.append((legend, [moment for moment, _ in points], [value for _, value in points]))
     return lines
 
 
@@ -75,7 +75,10 @@ def _lines(axes: Axes, panel: dict[str, Any], series: list[Series], minutes: flo
     names = [legend.partition(", ")[::2] for legend, _, _ in series]  # what it is, which of its lines
     kinds = [list(dict.fromkeys(name[part] for name in names)) for part in (0, 1)]
     for (name, which), (legend, moments, values) in zip(names, series, strict=True):
-        style = {"color": COLOURS[kinds[0].index(name) % len(COLOURS)], "linestyle": STYLES[kinds[1].index(which) % 3]}
+        style: dict[str, Any] = {
+            "color": COLOURS[kinds[0].index(name) % len(COLOURS)],
+            "linestyle": STYLES[kinds[1].index(which) % 3],
+        }
         axes.plot(moments, [scale * value for value in values], label=legend, linewidth=1.4, **style)
     for step in defaults.get("thresholds", {}).get("steps", []):
         if step["value"] is not None:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from deploy.gateway.launcher import FOLDER as GATEWAY
-from deploy.processes import launch, running, stop
+from deploy.processes import DeployError, launch, running, stop
 from deploy.server import ROOT, RUN
 from kneeoa_client.web import ask
 
@@ -49,15 +49,15 @@ def start(
 
     Raises
     ------
-    SystemExit
+    DeployError
         If Prometheus is not installed, the server does not run, or nothing is scraped.
     """
     if not (tool := shutil.which("prometheus")):
-        raise SystemExit("Prometheus is not installed; on Debian: apt-get install prometheus")
+        raise DeployError("Prometheus is not installed; on Debian: apt-get install prometheus")
     if not running(run):
-        raise SystemExit("no server is running; start it first with: make serve")
+        raise DeployError("no server is running; start it first with: make serve")
     if any(running(folder / name) for name in ("probe", "prometheus")):
-        raise SystemExit("monitoring is already running here; stop it with: make monitoring-stop")
+        raise DeployError("monitoring is already running here; stop it with: make monitoring-stop")
     server = json.loads((run / "server.json").read_text())
     probe, prometheus = f"127.0.0.1:{port - 1}", f"127.0.0.1:{port}"
     targets = {"torchserve": server["metrics"].removeprefix("http://"), "probe": probe}
@@ -80,7 +80,7 @@ def start(
     while query(f"http://{prometheus}", 'sum(up{job=~"torchserve|probe"})') != 2:
         if time.monotonic() > deadline:
             end(folder)
-            raise SystemExit(f"nothing was scraped; see {folder}/*/log")
+            raise DeployError(f"nothing was scraped; see {folder}/*/log")
         time.sleep(0.1)
 
 
@@ -114,5 +114,8 @@ if __name__ == "__main__":
     if arguments.action == "stop":
         end()
     else:
-        start(port=arguments.port)
+        try:
+            start(port=arguments.port)
+        except DeployError as error:
+            sys.exit(str(error))
         print(f"ready: http://127.0.0.1:{arguments.port}; the probe's /metrics and /ready: port {arguments.port - 1}")

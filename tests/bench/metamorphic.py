@@ -19,9 +19,9 @@ from pydicom.encaps import encapsulate
 from tqdm import tqdm
 
 from kneeoa import KneeOA
-from training.evaluate_films import composed_films, phantom_films
-from training.films import Film
-from training.store import to_dicom
+from training.evaluation.evaluate_films import composed_films, phantom_films
+from training.synthesis.composed_films import Film
+from training.synthesis.dicom_writer import to_dicom
 
 LEVELS = 1023 / 65535  # films use 10 of 16 bits: twice the exposure still fits
 Variant = Callable[[Film, np.random.Generator], bytes]

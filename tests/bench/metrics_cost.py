@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from deploy import server as launcher
-from kneeoa_client.server import Server
+from kneeoa_client.client import Client
 from tests.conftest import ROOT
 
 NOTHING = "dimensions: []\nts_metrics: {}\nmodel_metrics:\n  counter: []\n"
@@ -27,9 +27,9 @@ def seconds(number: int, film: bytes) -> np.ndarray:
             stack.callback(launcher.stop, run)
             launcher.start(run, port=launcher.free_port(), metrics=metrics)
             address = json.loads((run / "server.json").read_text())
-            servers.append(Server.find(address["url"], run / "key_file.json"))
+            servers.append(Client.find(address["url"], run / "key_file.json"))
 
-        def once(server: Server) -> float:
+        def once(server: Client) -> float:
             began = time.perf_counter()
             server.post(film)
             return time.perf_counter() - began

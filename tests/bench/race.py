@@ -17,7 +17,7 @@ import requests
 
 from deploy import server as launcher
 from deploy.archives import build
-from kneeoa_client.server import WORKFLOW, Server
+from kneeoa_client.client import WORKFLOW, Client
 from tests.conftest import ROOT
 
 TIMEOUT_MS = 2000  # of the engine, in place of a minute
@@ -37,7 +37,7 @@ def lost(least_seconds: float, in_flight: Sequence[int], number: int) -> list[in
         try:
             launcher.start(run, store, launcher.free_port())
             url = json.loads((run / "server.json").read_text())["url"]
-            server = Server.find(url, run / "key_file.json")
+            server = Client.find(url, run / "key_file.json")
 
             def one(_: int) -> bool:
                 headers = {"Authorization": f"Bearer {server.key}"}

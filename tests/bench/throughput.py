@@ -13,9 +13,9 @@ from statistics import median
 
 from deploy import server as launcher
 from kneeoa import KneeOA
-from kneeoa_client.batch import run as batch
-from kneeoa_client.models import Management
-from kneeoa_client.server import Server
+from kneeoa_cli.batch import run as batch
+from kneeoa_client.client import Client
+from kneeoa_client.management import Management
 from tests.bench.soak import good_films
 
 BATCHES = (1, 4, 8)
@@ -41,7 +41,7 @@ def rates(number: int, rounds: int, seed: int) -> dict[str, list[float]]:
         try:
             launcher.start(run, port=launcher.free_port())
             address, keys = json.loads((run / "server.json").read_text()), run / "key_file.json"
-            server, management = Server.find(address["url"], keys), Management.find(address["management"], keys)
+            server, management = Client.find(address["url"], keys), Management.find(address["management"], keys)
             for at in range(rounds):
                 measure("networks in one process", lambda: list(service.grade_many(films, batch=1)))
                 measure("workflow, one by one", lambda: [server.post(film) for film in films])

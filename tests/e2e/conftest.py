@@ -5,7 +5,7 @@ import json
 import pytest
 
 from deploy import server as launcher
-from kneeoa_client.server import Server
+from kneeoa_client.client import Client
 from tests.conftest import ROOT
 
 
@@ -20,5 +20,5 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def server(run) -> Server:
-    return Server.find(json.loads((run / "server.json").read_text())["url"], run / "key_file.json")
+def server(run) -> Client:
+    return Client.find(json.loads((run / "server.json").read_text())["url"], run / "key_file.json")

@@ -47,8 +47,8 @@ class Orthanc:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Orthanc]:
-    """Started, answering, and stopped at the end."""
+def running(folder: Path, **settings: Any) -> Iterator[Orthanc]:
+    """Started, answering, and stopped at the end; ``settings`` go into its configuration."""
     http, dicom, ours = (free_port() + i for i in range(3))
     config = {
         "StorageDirectory": str(folder / "db"),
@@ -61,7 +61,7 @@ def running(folder: Path) -> Iterator[Orthanc]:
         "DicomModalities": {"kneeoa": ["KNEEOA", "127.0.0.1", ours]},
         "Plugins": [DICOMWEB],
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
-    }
+    } | settings
     (folder / "orthanc.json").write_text(json.dumps(config))
     with open(folder / "orthanc.log", "wb") as log:
         process = subprocess.Popen(["Orthanc", str(folder / "orthanc.json")], stdout=log, stderr=log)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from kneeoa_client.server import WORKFLOW
+from kneeoa_client.client import WORKFLOW
 from tests.bench.soak import processes
 from tests.corpus import ODD, REFUSED, SECRET
 from tests.unit.dicom_factory import gradient, make_dicom

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from kneeoa_client.cli import main as kneeoa
-from kneeoa_client.server import WORKFLOW
+from kneeoa_cli.main import main as kneeoa
+from kneeoa_client.client import WORKFLOW
 from tests.bench.race import lost
 from tests.bench.soak import good_films, management, processes
 from tests.corpus import DICOM
@@ -66,7 +66,7 @@ def test_a_run_that_is_interrupted_and_killed_goes_on_to_each_film_exactly_once(
     command = [
         sys.executable,
         "-m",
-        "kneeoa_client.cli",
+        "kneeoa_cli.main",
         "batch",
         str(films),
         "--out",
@@ -121,7 +121,7 @@ def test_models_are_registered_scaled_shown_and_removed(server, run, capsys):
         assert table()["grader"] == ["1", "of", "1", "8", "30", "0"]
         assert kneeoa(["models", "scale", "--workers", "2", *keys]) == 0
         assert table()["detector"] == ["2", "of", "2", "8", "30", "0"]
-        (found,) = management(run, "GET", "models/grader").json()
+        found = management(run).describe("grader")
         assert (found["batchSize"], found["maxBatchDelay"], found["minWorkers"]) == (8, 30, 2)
     finally:
         kneeoa(["models", "up", "--batch", "4", *keys])

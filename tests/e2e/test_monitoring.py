@@ -21,10 +21,10 @@ from deploy.monitoring import draw
 from deploy.monitoring import launcher as monitoring
 from deploy.monitoring.launcher import query
 from kneeoa import SAMPLE
-from kneeoa_client.cli import main as kneeoa
-from kneeoa_client.models import Management
-from kneeoa_client.probe import Probe
-from kneeoa_client.server import WORKFLOW, Server
+from kneeoa_cli.main import main as kneeoa
+from kneeoa_cli.probe import Probe
+from kneeoa_client.client import WORKFLOW, Client
+from kneeoa_client.management import Management
 from tests.bench.soak import management, processes
 from tests.conftest import ROOT
 from tests.corpus import REFUSED
@@ -89,7 +89,7 @@ def traffic(run, door, server, prometheus):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REQUESTS_CA_BUNDLE", str(door / "tls.pem"))
         address = "https://" + json.loads((door / "gateway.json").read_text())["bind"]
-        outside = Server.find(address, door / "key_file.json")
+        outside = Client.find(address, door / "key_file.json")
         detection = json.dumps(server.post(sample, endpoint="predictions/detector")).encode()
         ways = {
             ("workflow", "grader"): (outside, WORKFLOW, sample, 6),
@@ -218,14 +218,14 @@ def test_a_node_scaled_to_nothing_is_told_of_within_two_scrapes(run, prometheus,
     until(lambda: not firing(prometheus) & {"KneeoaNotReady"}, 60)
     assert kneeoa(["probe", "--once", *watched]) == 0
     try:
-        management(run, "PUT", "models/knee_oa__grader?min_worker=0&max_worker=0&synchronous=true")
+        management(run).scale(0, ["knee_oa__grader"])
         assert until(lambda: "KneeoaNotReady" in firing(prometheus), 10) <= 2 * INTERVAL + 0.5
         target = query_label(prometheus, 'up{job="probe"}', "instance")
         answer = requests.get(f"http://{target}/ready", timeout=70)
         assert answer.status_code == 503
         assert "no worker is ready for the grader" in answer.json()["reasons"]
     finally:
-        management(run, "PUT", "models/knee_oa__grader?min_worker=1&max_worker=1&synchronous=true")
+        management(run).scale(1, ["knee_oa__grader"])
     until(lambda: query(prometheus, "kneeoa_probe_ready") == 1, 60)
     assert capsys.readouterr().out == "ready\n"
 

@@ -12,7 +12,7 @@ import pytest
 import requests
 from highdicom.sr import srread
 
-from kneeoa_client.spool import Spool
+from kneeoa_cli.pacs.spool import Spool
 from tests.conftest import ROOT
 from tests.e2e.orthanc import running
 from tests.e2e.waiting import until
@@ -40,7 +40,7 @@ def film() -> bytes:
 def kneeoa(*options: str, log, until_ready: str | None = None):
     """`kneeoa pacs` in a process of its own; killed at the end, as a power cut would."""
     with open(log, "ab") as out:
-        command = [sys.executable, "-m", "kneeoa_client.cli", "pacs", *options]
+        command = [sys.executable, "-m", "kneeoa_cli.main", "pacs", *options]
         process = subprocess.Popen(command, stdout=out, stderr=out, cwd=ROOT)
     try:
         if until_ready:

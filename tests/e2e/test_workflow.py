@@ -17,13 +17,14 @@ from kneeoa.disclaimer import DISCLAIMER
 from kneeoa.messages import DETECTION_SCHEMA, REPLY_SCHEMA, decode_png
 from kneeoa.reporting.tables import COLUMNS
 from kneeoa.tasks import TASKS
-from kneeoa_client.cli import main as kneeoa
-from kneeoa_client.server import Server
+from kneeoa_cli.main import main as kneeoa
+from kneeoa_client.client import Client
+from tests.bench.soak import management
 from tests.conftest import ROOT
 from tests.tools import needs
 from tests.unit.dicom_factory import make_dicom
-from training.evaluate_films import composed_films, grade_films
-from training.store import to_dicom
+from training.evaluation.evaluate_films import composed_films, grade_films
+from training.synthesis.dicom_writer import to_dicom
 
 ENDPOINTS = ("wfpredict/knee_oa", "predictions/detector", "predictions/grader")
 BAD = {
@@ -31,13 +32,6 @@ BAD = {
     "not an image": (b"hello, this is no radiograph", "unsupported_media_type"),
     "truncated": (None, "corrupt_image"),
 }
-
-
-def management(run, path: str) -> list | dict:
-    config = (run / "config.properties").read_text()
-    address = next(x.split("=")[1] for x in config.splitlines() if x.startswith("management_address"))
-    key = json.loads((run / "key_file.json").read_text())["management"]["key"]
-    return requests.get(f"{address}/{path}", headers={"Authorization": f"Bearer {key}"}, timeout=10).json()
 
 
 def test_a_film_becomes_eight_grades_for_both_knees(server, sample):
@@ -61,7 +55,7 @@ def test_two_plain_models_chained_by_the_client_say_the_same_as_the_workflow(ser
 
 def test_heat_maps_come_through_the_workflow_for_those_who_ask(server, sample):
     plain = server.post(sample)
-    curious = Server(server.url, server.key, headers={"X-Kneeoa-Explain": "KL"})
+    curious = Client(server.url, server.key, headers={"X-Kneeoa-Explain": "KL"})
 
     with ThreadPoolExecutor(4) as pool:
         replies = list(pool.map(lambda i: (curious if i % 2 else server).post(sample), range(8)))
@@ -77,7 +71,7 @@ def test_heat_maps_come_through_the_workflow_for_those_who_ask(server, sample):
 
 
 def test_the_figure_comes_through_the_workflow(server, sample):
-    reply = Server(server.url, server.key, headers={"X-Kneeoa-Figure": "png"}).post(sample)
+    reply = Client(server.url, server.key, headers={"X-Kneeoa-Figure": "png"}).post(sample)
 
     assert decode_png(reply["figure"]).shape == (990, 1760)
     assert reply["status"] == "ok"
@@ -137,7 +131,7 @@ def test_nobody_without_the_token(server, sample):
 
 def test_the_spec_is_what_runs(run):
     for node in ("knee_oa__detector", "knee_oa__grader"):
-        (model,) = management(run, f"models/{node}")
+        model = management(run).describe(node)
 
         assert (model["batchSize"], model["maxBatchDelay"]) == (4, 20)
         assert [worker["status"] for worker in model["workers"]] == ["READY"]
@@ -225,7 +219,7 @@ def test_films_of_one_name_keep_apart_in_what_is_made_of_them(server, run, tmp_p
 
 
 def test_kneeoa_says_what_to_do_without_a_server(tmp_path):
-    command = [sys.executable, "-m", "kneeoa_client.cli", "grade", str(ROOT / "samples/bilateral.dcm")]
+    command = [sys.executable, "-m", "kneeoa_cli.main", "grade", str(ROOT / "samples/bilateral.dcm")]
 
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
 

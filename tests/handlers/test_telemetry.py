@@ -13,7 +13,7 @@ from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 from handlers.detector_handler import DetectorHandler
 from handlers.grader_handler import GraderHandler
 from kneeoa.messages import DETECTION_SCHEMA, encode_png
-from kneeoa.telemetry import WITHIN, Reference, _since
+from kneeoa.torchserve.metrics import WITHIN, Reference, _since
 from tests.conftest import ROOT, WEIGHTS
 from tests.handlers.test_handlers import Context
 

@@ -9,7 +9,7 @@ from kneeoa.geometry import MAIN_JOINT_MARGIN, Box, KeyPoints, main_joint
 from kneeoa.grading.network import GatedFusion, SiameseGrader
 from kneeoa.grading.patches import Preprocessing, to_patches
 from kneeoa.tasks import OA_FROM_KL, TASKS
-from training.train_detector import ALPHA
+from training.fitting.train_detector import ALPHA
 
 POINTS = KeyPoints(((20, 100), (60, 84), (110, 102), (10, 112), (62, 96), (105, 110)))
 

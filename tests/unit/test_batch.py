@@ -12,12 +12,12 @@ from pydicom.dataset import Dataset, FileMetaDataset
 
 from kneeoa.messages import REPLY_SCHEMA, envelope
 from kneeoa.reporting.tables import COLUMNS
-from kneeoa_client import server as client
-from kneeoa_client.batch import run
-from kneeoa_client.flow import Answer
-from kneeoa_client.journal import Journal
-from kneeoa_client.server import ATTEMPTS, Server, ServerError
-from kneeoa_client.sources import MAX_BYTES, Source, SourceError, walk
+from kneeoa_cli.batch import run
+from kneeoa_cli.files.inputs import MAX_BYTES, Source, SourceError, walk
+from kneeoa_cli.files.journal import Journal
+from kneeoa_cli.flow import Answer
+from kneeoa_client import client
+from kneeoa_client.client import ATTEMPTS, Client, ServerError
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_a_line_cut_off_while_written_is_done_again(tmp_path):
 
 
 def test_progress_without_a_terminal_is_a_line_with_rate_and_time_left(folder, server, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("kneeoa_client.flow.LINE_SECONDS", 0)
+    monkeypatch.setattr("kneeoa_cli.flow.LINE_SECONDS", 0)
 
     run([str(folder)], tmp_path / "r.csv", server, in_flight=1)
 
@@ -219,10 +219,10 @@ def test_a_hundred_thousand_paths_cost_little_memory(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "month.zip", "w") as archive:
         for i in range(10_000):
             archive.writestr(f"{i:06d}.dcm", b"")
-    monkeypatch.setattr("kneeoa_client.batch.one", lambda *_: Answer(envelope(REPLY_SCHEMA)))
+    monkeypatch.setattr("kneeoa_cli.batch.one", lambda *_: Answer(envelope(REPLY_SCHEMA)))
     tracemalloc.start()
 
-    summary = run([str(tmp_path)], tmp_path / "r.csv", Server("", ""), in_flight=8)
+    summary = run([str(tmp_path)], tmp_path / "r.csv", Client("", ""), in_flight=8)
 
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

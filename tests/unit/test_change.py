@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kneeoa_client.change import NOISE_MM, changes, rate
+from kneeoa_cli.change import NOISE_MM, changes, rate
 
 DATES = ["2020-01-01", "2021-01-01", "2022-01-01"]
 

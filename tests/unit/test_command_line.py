@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from kneeoa.disclaimer import DISCLAIMER
-from kneeoa_client import batch, grade, report
-from kneeoa_client.cli import main as kneeoa
-from kneeoa_client.sources import NoRadiographs, walk
+from kneeoa_cli import batch, grading, html_report
+from kneeoa_cli.files.inputs import NoRadiographs, walk
+from kneeoa_cli.main import main as kneeoa
 from tests.conftest import ROOT
 
 SLOW = ("numpy", "cv2", "torch", "matplotlib", "pydicom", "requests", "pynetdicom", "psutil")  # to load
@@ -58,7 +58,7 @@ def test_what_is_wrong_with_a_command_is_told_before_anything_is_loaded():
     """That takes seconds. Modules are counted, since a busy machine has no seconds to compare with."""
     code = f"""
 import sys
-from kneeoa_client.cli import main
+from kneeoa_cli.main import main
 try:
     main(["grade"])
 except SystemExit:
@@ -123,7 +123,7 @@ def test_what_kneeoa_wrote_is_skipped_and_counted_and_what_others_wrote_is_not(h
 def test_reports_and_figures_as_they_are_written_are_known_again(sample, service, here, monkeypatch):
     """The other end of the test above: what is looked for is what is there."""
     reply = service.grade(sample, explain="KL").message
-    monkeypatch.setattr(grade.Server, "post_patiently", lambda *_, **__: json.loads(json.dumps(reply)))
+    monkeypatch.setattr(grading.Client, "post_patiently", lambda *_, **__: json.loads(json.dumps(reply)))
     (here / "films/a.dcm").write_bytes(sample)
 
     assert kneeoa(["grade", "films", "--figures", "films", "--dicom", "films"]) == 0
@@ -142,7 +142,7 @@ def test_an_interrupted_command_says_what_is_left_of_it(here, monkeypatch, capsy
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    for module in (batch, grade, report):
+    for module in (batch, grading, html_report):
         monkeypatch.setattr(module, "walk", interrupted)
 
     assert kneeoa([*command, "films"]) == 2

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from training.corruptions import CORRUPTIONS, corrupted
-from training.evaluate import corruption
-from training.phantom import draw_joint
+from training.evaluation.evaluate import corruption
+from training.synthesis.corruptions import CORRUPTIONS, corrupted
+from training.synthesis.phantom import draw_joint
 
 
 @pytest.fixture(scope="module")

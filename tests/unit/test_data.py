@@ -1,11 +1,10 @@
 import pandas as pd
 import pytest
 
-from tests.unit.releases import invented, write_csv, write_film, write_most, write_oai
+from tests.unit.releases import invented, write_film
 from training.data.manifest import ManifestError, check, read_manifest, write_manifest
-from training.data.schema import KNEE, LABELS
+from training.data.schema import LABELS
 from training.data.splits import across_cohorts, by_subject, check_leaks, per_knee, split_hash
-from training.make_manifest import main
 
 
 @pytest.fixture
@@ -165,40 +164,3 @@ def test_across_cohorts_of_the_same_people_is_refused():
 def test_too_few_subjects_are_refused():
     with pytest.raises(ManifestError, match=r"too few to split \(1\)"):
         by_subject(invented(1), seed=0)
-
-
-# --- the command
-
-
-def test_the_command_writes_a_checked_manifest(tmp_path, capsys):
-    write_oai(tmp_path, subjects=9)
-
-    main(["oai", str(tmp_path), "--out", str(tmp_path / "m.parquet"), "--seed", "4"])
-
-    frame = read_manifest(tmp_path / "m.parquet")
-    printed = capsys.readouterr().out
-    assert frame.attrs["split"]["method"] == "by-subject"
-    assert f"hash      {split_hash(frame)}" in printed
-    assert "subjects  9" in printed
-    assert "TM 0" in printed
-    assert "9000001" not in printed
-
-
-def test_the_command_joins_oai_and_most(tmp_path):
-    write_oai(tmp_path / "OAI", subjects=6)
-    write_most(tmp_path / "MOST", subjects=3)
-
-    main(["oai-most", str(tmp_path), "--out", str(tmp_path / "m.parquet"), "--split", "across-cohorts"])
-
-    frame = read_manifest(tmp_path / "m.parquet")
-    assert set(frame[frame["split"] == "test"]["cohort"]) == {"MOST"}
-    assert set(frame[frame["split"] != "test"]["cohort"]) == {"OAI"}
-    assert not frame.duplicated(KNEE).any()
-
-
-def test_the_command_says_what_is_wrong_and_writes_nothing(tmp_path):
-    path = write_csv(tmp_path, "path,side,kl,split\na.png,R,1,train\ngone.png,L,1,val\n")
-
-    with pytest.raises(SystemExit, match="(?s)error: .*the file is missing"):
-        main(["table", str(path), "--out", str(tmp_path / "m.parquet")])
-    assert not (tmp_path / "m.parquet").exists()

@@ -4,15 +4,17 @@ import numpy as np
 import pydicom
 import pytest
 import torch
+from torch import nn
 
-from kneeoa.detection.networks import STRIDE, WINDOW, Level1, as_input
+from kneeoa.detection import cascade
+from kneeoa.detection.networks import STRIDE, WINDOW, Level1, as_input, pooled_first
 from kneeoa.imaging import decode
 from kneeoa.imaging.prepare import prepare_single, split_bilateral
 from kneeoa.messages import decode_png
 from kneeoa.tasks import Laterality
 from tests.conftest import ROOT
-from training.phantom import draw_film
-from training.store import to_dicom
+from training.synthesis.dicom_writer import to_dicom
+from training.synthesis.phantom import draw_film
 
 
 def test_scanning_a_film_equals_classifying_its_windows(rng):
@@ -28,6 +30,21 @@ def test_scanning_a_film_equals_classifying_its_windows(rng):
         score, offset = network(as_input(window[None]).double())
         torch.testing.assert_close(score[0, 0, 0], logits[0, i, j])
         torch.testing.assert_close(offset[0, :, 0, 0], boxes[0, :, i, j])
+
+
+@pytest.mark.parametrize("slope", [0.25, -0.25])
+def test_pooling_comes_first_where_that_changes_no_bit(slope):
+    trunk = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.PReLU(4, slope), nn.MaxPool2d(3, 2, ceil_mode=True), nn.Conv2d(4, 2, 1)
+    )
+    image = torch.randn(2, 1, 20, 21)
+
+    order = pooled_first(trunk)
+
+    assert torch.equal(order(image), trunk(image))
+    assert [type(layer) for layer in order][1:3] == (
+        [nn.MaxPool2d, nn.PReLU] if slope > 0 else [nn.PReLU, nn.MaxPool2d]
+    )
 
 
 @pytest.mark.parametrize(("monochrome1", "bits"), [(False, 12), (True, 12), (True, 16), (False, 8)])
@@ -116,9 +133,36 @@ def test_real_films_of_other_body_parts_are_not_graded(detector, real_dicoms):
     assert not any("found" in statuses for statuses in found.values()), found
 
 
+@pytest.mark.parametrize(
+    "sides", [(Laterality.RIGHT, Laterality.LEFT), (Laterality.LEFT,)], ids=["bilateral", "single"]
+)
+def test_the_copy_that_is_searched_gives_what_the_full_film_gives(detector, monkeypatch, sides):
+    """Boxes and key points within half a percent of W."""
+    film = decode(to_dicom(draw_film(np.random.default_rng(8), spacing_mm=0.15, style="test", sides=sides)))
+    assert min(film.pixels.shape) > 1000
+
+    quick = detector.detect(film)[1]
+    monkeypatch.setattr(cascade, "FINENESS", np.inf)
+    full = detector.detect(film)[1]
+
+    assert [knee.status for knee in quick] == [knee.status for knee in full] == ["found"] * len(sides)
+    for knee, other in zip(quick, full, strict=True):
+        limit = 0.005 * other.key_points.width
+        assert knee.key_points.as_array() == pytest.approx(other.key_points.as_array(), abs=limit)
+        assert knee.box.as_tuple() == pytest.approx(other.box.as_tuple(), abs=limit)
+
+
+def test_a_film_that_shows_two_knees_is_not_searched_as_a_whole(detector, monkeypatch):
+    film = decode(to_dicom(draw_film(np.random.default_rng(5), spacing_mm=0.4, style="test")))
+    expected = [knee.status for knee in detector.detect(film)[1]]
+    monkeypatch.setattr(detector.cascade, "detect_pair", None)
+
+    assert [knee.status for knee in detector.detect(film)[1]] == expected == ["found", "found"]
+
+
 def test_noise_is_not_a_knee(detector, rng):
     image = prepare_single(rng.normal(0, 1, (400, 300)).astype(np.float32))
 
-    found = detector.cascade.detect(image)
+    (found,) = detector.cascade.detect([image])
 
     assert found is None or found.score < detector.cascade.config.score2

@@ -10,9 +10,9 @@ import pytest
 
 from kneeoa.tasks import TASKS, Laterality
 from training.data.knee_kl import LANDMARKS, SIX, DataError, read_knee_kl
-from training.evaluate import contradictions, grade_crops
-from training.evaluate import main as evaluate
-from training.phantom import draw_joint
+from training.evaluation.evaluate import contradictions, grade_crops
+from training.evaluation.evaluate import main as evaluate
+from training.synthesis.phantom import draw_joint
 
 
 @pytest.fixture

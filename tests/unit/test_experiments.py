@@ -1,11 +1,12 @@
 """From a manifest of films to crops, and experiments on a folder of them: training, ablation, synthetic sets."""
 
-import csv
 import json
 import subprocess
 import sys
+from io import BytesIO
 
 import pandas as pd
+import pydicom
 import pytest
 import yaml
 
@@ -13,17 +14,17 @@ from kneeoa.grading.network import build_network
 from kneeoa.tasks import TASKS, Laterality
 from kneeoa.weights import save_weights
 from tests.conftest import ROOT
-from training.ablate import STEPS
-from training.ablate import main as ablate
-from training.cut_crops import main as cut_crops
+from training.data.cut_crops import main as cut_crops
 from training.data.knee_kl import read_knee_kl
 from training.data.manifest import as_manifest, write_manifest
-from training.evaluate import main as evaluate
-from training.evaluate_films import grade_films, phantom_films
-from training.make_synthetic import main as make_synthetic
-from training.phantom import draw_film
-from training.store import to_dicom
-from training.train_grader import main as train_grader
+from training.evaluation.evaluate import main as evaluate
+from training.evaluation.evaluate_films import grade_films, phantom_films
+from training.experiments.ablate import STEPS
+from training.experiments.ablate import main as ablate
+from training.fitting.train_grader import main as train_grader
+from training.synthesis.dicom_writer import to_dicom
+from training.synthesis.make_synthetic import main as make_synthetic
+from training.synthesis.phantom import draw_film
 
 pytestmark = pytest.mark.slow
 
@@ -32,11 +33,13 @@ TINY = str(ROOT / "training/configs/tiny.yaml")
 
 @pytest.fixture
 def films(tmp_path, rng):
-    """A manifest of two phantom films with two knees each, of which one shows no knee at all."""
+    """A manifest of two phantom films, the second one swapped, a film of one knee, and one that was cut off."""
     rows = []
     for number in range(2):
         film = draw_film(rng, spacing_mm=0.5)
-        (tmp_path / f"{number}.dcm").write_bytes(to_dicom(film, monochrome1=bool(number)))
+        ds = pydicom.dcmread(BytesIO(to_dicom(film, monochrome1=bool(number))))
+        ds.PatientOrientation = [("L", "R")[number], "F"]
+        ds.save_as(tmp_path / f"{number}.dcm")
         rows += [
             {"cohort": "OAI", "subject": f"900000{number}", "side": k.side.value, "visit": "V00", "kind": "film"}
             | {"path": f"{number}.dcm", "split": ("train", "val")[number]}
@@ -47,11 +50,13 @@ def films(tmp_path, rng):
     film = draw_film(rng, spacing_mm=0.5)
     film.pixels[:, film.pixels.shape[1] // 2 :] *= 0
     (tmp_path / "blank.dcm").write_bytes(to_dicom(film))
+    rows.append(rows[-1] | {"subject": "9000008", "path": "cut.dcm"})
+    (tmp_path / "cut.dcm").write_bytes(to_dicom(film)[:-9000])
     write_manifest(as_manifest(pd.DataFrame(rows)), tmp_path / "manifest.parquet")
     return tmp_path
 
 
-def test_a_manifest_of_films_becomes_a_folder_to_train_on(films, tmp_path, capsys):
+def test_a_manifest_of_films_becomes_a_folder_to_train_on(films, tmp_path, capsys, monkeypatch):
     out, call = tmp_path / "crops", [str(films / "manifest.parquet"), "--data", str(films), "--workers", "1"]
 
     cut_crops([*call, "--out", str(out)])
@@ -62,12 +67,25 @@ def test_a_manifest_of_films_becomes_a_folder_to_train_on(films, tmp_path, capsy
     ]
     assert all(set(k.grades) == {t.name for t in TASKS} for k in knees)
     assert not any(k.subject in k.name for k in knees)
-    assert "4 of 5 knees" in capsys.readouterr().out
-    with open(out / "left_out.csv", newline="") as file:
-        assert [row["manifest_row"] for row in csv.DictReader(file)] == ["4"]
-    before = {path: path.stat().st_mtime_ns for path in out.glob("*.png")}
+    printed = capsys.readouterr().out
+    assert "4 of 6 knees" in printed
+    assert "rows run to the patient's right, listed in swapped.csv: 1" in printed
+    assert printed.splitlines()[-1].startswith("left out  2: ")
+    assert "900000" not in printed
+    left_out = pd.read_csv(out / "left_out.csv", dtype=str).set_index("path")
+    assert left_out[["subject", "side"]].to_dict("index") == {
+        "blank.dcm": {"subject": "9000009", "side": "L"},
+        "cut.dcm": {"subject": "9000008", "side": "L"},
+    }
+    assert left_out.loc["cut.dcm", "reason"] == "corrupt_image"
+    assert pd.read_csv(out / "swapped.csv")["path"].tolist() == ["1.dcm"]
+    assert "all knees: 4 of 6 found (66.67 %)" in (out / "detection.md").read_text()
+    assert (out / "not_found.png").stat().st_size > 1000
+
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*.png") if path.stem != "not_found"}
+    monkeypatch.setattr("training.data.cut_crops.cut_film", lambda *args: pytest.fail("cut again"))
     cut_crops([*call, "--out", str(out)])
-    assert {path: path.stat().st_mtime_ns for path in out.glob("*.png")} == before
+    assert {path: path.stat().st_mtime_ns for path in before} == before
     evaluate(["--data", str(out), "--split", "val", "--out", str(tmp_path / "e")])
     assert "Wang et al. 2021 on OAI" in (tmp_path / "e/report.md").read_text()
 
@@ -93,7 +111,7 @@ def test_the_ablation_trains_each_network_and_writes_the_table(knees, tmp_path):
 
 
 def test_two_processes_train_one_network(knees, tmp_path):
-    command = ["-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "training.train_grader"]
+    command = ["-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "training", "train-grader"]
     options = ["--data", str(knees), "--config", TINY, "--out", str(tmp_path)]
 
     done = subprocess.run([sys.executable, *command, *options], cwd=ROOT, capture_output=True, text=True, timeout=300)

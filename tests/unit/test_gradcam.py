@@ -17,9 +17,9 @@ from kneeoa.messages import decode_png
 from kneeoa.reply import build_reply
 from kneeoa.tasks import COMPARTMENT_TASKS, TASKS, Laterality
 from tests.unit.weights_factory import small_grader
-from training.data.drawn import drawn_knees
 from training.data.knee_kl import read_knee_kl
-from training.phantom import draw_joint, sample_grades
+from training.synthesis.lesion_knees import drawn_knees
+from training.synthesis.phantom import draw_joint, sample_grades
 
 RIGHT, LEFT, UNKNOWN = Laterality.RIGHT, Laterality.LEFT, Laterality.UNKNOWN
 

@@ -12,8 +12,8 @@ from kneeoa.grading.patches import Preprocessing, standardise
 from kneeoa.tasks import COMPARTMENT_TASKS, TASKS, Laterality
 from kneeoa.weights import Weights, WeightsError, read_weights, save_weights
 from tests.unit.weights_factory import small_grader
-from training.calibrate import combined, scaled
-from training.phantom import draw_joint
+from training.fitting.calibrate import combined, scaled
+from training.synthesis.phantom import draw_joint
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ import pytest
 from kneeoa.errors import CorruptImage
 from kneeoa.messages import REPLY_SCHEMA, envelope
 from kneeoa.reporting.tables import COLUMNS
-from kneeoa_client.batch import run
-from kneeoa_client.flow import Answer
-from kneeoa_client.identity import IDENTITY, date_of, header_of, identity_of
-from kneeoa_client.outputs import Outputs
-from kneeoa_client.rows import Results, rows_of
+from kneeoa_cli.batch import run
+from kneeoa_cli.files.identity import IDENTITY, date_of, header_of, identity_of
+from kneeoa_cli.files.outputs import Outputs
+from kneeoa_cli.files.tables import Results, rows_of
+from kneeoa_cli.flow import Answer
 from tests.unit.dicom_factory import gradient, make_dicom
 
 KNOWN = {"PatientID": "=SECRET", "StudyInstanceUID": "1.2.3", "SOPInstanceUID": "1.2.3.4", "StudyDate": "20240229"}
@@ -68,7 +68,7 @@ def test_a_batch_that_went_on_without_is_asked_again_with_it(film, server, tmp_p
     (tmp_path / "films/a.dcm").write_bytes(film)
     refused = envelope(REPLY_SCHEMA, CorruptImage())
     asked, texts = [], []
-    monkeypatch.setattr("kneeoa_client.batch.one", lambda f, *_: asked.append(f) or Answer(refused, f.read()))
+    monkeypatch.setattr("kneeoa_cli.batch.one", lambda f, *_: asked.append(f) or Answer(refused, f.read()))
 
     for identify in (False, True, True, False):
         run([str(tmp_path / "films")], tmp_path / "r.jsonl", server, 1, identify)

@@ -7,6 +7,7 @@ import pytest
 
 from kneeoa.errors import NotARadiograph
 from kneeoa.imaging import decode, prepare
+from kneeoa.imaging.radiograph import as_levels
 
 SHARED = Path(__file__).parents[3] / "shared/data/dicom"
 
@@ -88,7 +89,11 @@ def test_polarity_of_a_real_limb_with_wide_white_collimation():
 
     rules = [
         prepare.correct_polarity(pixels, declared)[1]
-        for pixels, declared in ((film.pixels, film.polarity), (film.pixels, None), (-film.pixels, None))
+        for pixels, declared in (
+            (film.pixels, film.polarity),
+            (film.pixels, None),
+            (prepare.inverted(film.pixels), None),
+        )
     ]
 
     assert rules == ["monochrome1", "as_is", "frame_brighter"]
@@ -126,10 +131,41 @@ def test_no_contrast_is_not_a_radiograph(pixels):
         prepare.to_8bit(pixels.astype(np.float32))
 
 
+@pytest.mark.parametrize("scale", [1, 655.0, 1e-6, 1e7])
+def test_levels_keep_order_and_distances(scale):
+    pixels = scale * np.array([[-20, 0, 1, 40, 80]], np.float32)
+
+    levels = as_levels(pixels).astype(int)[0]
+
+    assert levels[0] == 0
+    assert 32_000 < levels[-1] < 65_536
+    assert levels / levels[-1] == pytest.approx([0, 0.2, 0.21, 0.6, 1], abs=1e-4)
+
+
+def test_stored_integers_are_their_own_levels():
+    stored = np.array([[3, 65535]], np.uint16)
+
+    assert as_levels(stored) is stored
+
+
 def test_equalize_is_the_global_histogram_equalisation():
     image = np.repeat(np.array([10, 20, 30, 40], np.uint8), 100).reshape(20, 20)
 
     assert np.unique(prepare.equalize(image)).tolist() == [0, 85, 170, 255]
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_the_table_of_a_film_is_its_percentiles_and_its_histogram(kind):
+    """One look-up table gives what clipping, stretching and OpenCV's equalisation give one after the other."""
+    pixels = np.rint(_film(True).clip(0)).astype(kind)
+    low, high = np.percentile(pixels, prepare.CLIP_PERCENTILES)
+    stretched = np.rint((pixels.clip(low, high) - low) * 255 / (high - low)).astype(np.uint8)
+
+    assert np.abs(prepare.to_8bit(pixels).astype(int) - stretched).max() <= 1
+    assert np.abs(prepare.equalize(stretched).astype(int) - cv2.equalizeHist(stretched)).max() <= 1
+    difference = np.abs(prepare.prepare_single(pixels).astype(int) - cv2.equalizeHist(stretched))
+    assert difference.mean() < 0.5
+    assert difference.max() <= 8
 
 
 @pytest.mark.parametrize(
@@ -157,10 +193,10 @@ def test_looks_bilateral(h, w, expected):
 
 
 def test_each_half_is_prepared_by_itself():
-    film = _film(True)
+    film = 10 * np.rint(_film(True).clip(0)).astype(np.uint16)
     left, right = prepare.split_bilateral(film.shape[1])
     darker_right = film.copy()
-    darker_right[:, slice(*right)] /= 10
+    darker_right[:, slice(*right)] //= 10
 
     images = [prepare.prepare_single(darker_right, columns) for columns in (left, right)]
 

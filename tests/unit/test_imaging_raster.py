@@ -1,12 +1,15 @@
+from io import BytesIO
+
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.uid import JPEGExtended12Bit
 
-from kneeoa.errors import KneeOaError
+from kneeoa.errors import CorruptImage, KneeOaError
 from kneeoa.imaging import decode
 from kneeoa.tasks import Laterality
 from tests.corpus import DEEP, GREY, RASTER, file_of
-from tests.unit.dicom_factory import refused
+from tests.unit.dicom_factory import gradient, make_dicom, refused
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
@@ -14,7 +17,7 @@ from tests.unit.dicom_factory import refused
 def test_grey_images_return_their_values(kind, stored, bits):
     film = decode(file_of(Image.fromarray(stored), kind))
 
-    assert film.pixels.dtype == np.float32
+    assert film.pixels.dtype == np.uint16
     assert np.array_equal(film.pixels, stored)
     assert (film.source, film.bits, film.transfer_syntax) == ("raster", bits, None)
     assert (film.polarity, film.spacing_mm, film.laterality) == (None, None, Laterality.UNKNOWN)
@@ -46,7 +49,30 @@ def test_tiff_compressions_are_read(compression):
 def test_a_whole_jpeg_is_read(how, behind):
     film = decode(file_of(Image.fromarray(GREY), "JPEG", quality=100, **how) + behind)
 
-    assert np.abs(film.pixels - GREY).max() <= 3
+    assert np.abs(film.pixels.astype(int) - GREY).max() <= 3
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_progressive_jpeg_that_ends_between_two_scans_is_corrupt(mode):
+    whole = file_of(Image.fromarray(GREY).convert(mode), "JPEG", progressive=True)
+    scans = [at for at in range(len(whole)) if whole.startswith(b"\xff\xda", at)]
+    decode(whole)
+
+    for scan in scans[1:]:
+        cut = whole[: whole.rindex(b"\xff\xc4", 0, scan)] + b"\xff\xd9"  # its Huffman table stands before a scan
+        refused(lambda cut=cut: cut, CorruptImage)
+        if mode == "L":
+            refused(lambda cut=cut: make_dicom(GREY, syntax=JPEGExtended12Bit, frame=cut), CorruptImage)
+
+
+def test_a_deflated_tiff_that_is_damaged_within_is_corrupt():
+    """libtiff takes that byte for a good one: thousands of pixels differ."""
+    data = bytearray(file_of(Image.fromarray(gradient(400, 300, bits=16)), "TIFF", compression="tiff_adobe_deflate"))
+    decode(bytes(data))
+
+    data[Image.open(BytesIO(data)).tag_v2[273][1] + 12182] ^= 1
+
+    refused(lambda: bytes(data), CorruptImage)
 
 
 def test_exif_orientation_is_applied_since_a_mirror_swaps_the_sides():

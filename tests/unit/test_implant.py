@@ -11,9 +11,9 @@ from kneeoa.geometry import Box, KeyPoints
 from kneeoa.imaging import Radiograph, decode
 from kneeoa.tasks import Laterality
 from training.data.knee_kl import read_knee_kl
-from training.evaluate_films import composed_films
-from training.phantom import draw_film
-from training.store import to_dicom
+from training.evaluation.evaluate_films import composed_films
+from training.synthesis.dicom_writer import to_dicom
+from training.synthesis.phantom import draw_film
 
 FINE = 4  # times finer than the film's pixels, for smooth edges
 Shape = tuple[str, tuple[float, ...]]

@@ -10,7 +10,7 @@ import pytest
 
 from kneeoa.errors import BY_CODE, BadRequest, CorruptImage, EmptyBody
 from kneeoa.messages import DETECTION_SCHEMA, REPLY_SCHEMA, encode_png, envelope, parse_detection
-from kneeoa.serving import answer, body_of
+from kneeoa.torchserve.request import answer, body_of
 from tests.corpus import MEBI
 
 PNG = encode_png(np.zeros((40, 80), np.uint8))

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from kneeoa.geometry import KeyPoints
-from kneeoa.reporting.joint_space import LOADED, joint_space_of, joint_spaces
+from kneeoa.measurement.joint_space import LOADED, joint_space_of, joint_spaces
 from training.data.knee_kl import SIX, read_knee_kl
 from training.data.landmarks import GOOD_FIT, as_right, joint_space_mm
-from training.phantom.anatomy import draw_anatomy, draw_size, surface_y
-from training.phantom.film import draw_joint
-from training.phantom.grades import sample_grades
-from training.phantom.style import STYLES
+from training.synthesis.phantom.anatomy import draw_anatomy, draw_size, surface_y
+from training.synthesis.phantom.film import draw_joint
+from training.synthesis.phantom.grades import sample_grades
+from training.synthesis.phantom.style import STYLES
 
 
 def drawn(seed: int, mm: float) -> tuple[np.ndarray, KeyPoints, list[float]]:

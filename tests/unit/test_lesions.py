@@ -7,16 +7,16 @@ import pytest
 
 from kneeoa.geometry import KeyPoints
 from kneeoa.grading.patches import Preprocessing
-from training.data.drawn import lesion_joints, usable
-from training.data.joints import JointDataset
 from training.data.knee_kl import SIX, read_knee_kl
 from training.data.landmarks import landmark_transfer, mirrored_landmarks, with_landmarks
-from training.lesions import STYLES as LOOKS
-from training.lesions import draw_lesions
-from training.phantom.anatomy import draw_anatomy, surface_y
-from training.phantom.physics import expose
-from training.phantom.render import draw_leg
-from training.phantom.style import STYLES
+from training.fitting.joint_dataset import JointDataset, lesion_joints
+from training.synthesis.lesion_knees import usable
+from training.synthesis.lesions import STYLES as LOOKS
+from training.synthesis.lesions import draw_lesions
+from training.synthesis.phantom.anatomy import draw_anatomy, surface_y
+from training.synthesis.phantom.physics import expose
+from training.synthesis.phantom.render import draw_leg
+from training.synthesis.phantom.style import STYLES
 
 NAMES = ("JSN_L", "JSN_M", "FL", "FM", "TL", "TM")
 NONE = dict.fromkeys(("KL", *NAMES), 0)

@@ -86,3 +86,29 @@ def test_what_the_readme_writes_is_ignored_by_git():
 
     assert written
     assert ignored == written
+
+
+def test_make_reaches_every_option_of_the_cohorts_commands():
+    manifest = [
+        "KIND=oai",
+        "DATA=d",
+        "OUT=m",
+        "VISITS=V00 V01",
+        "PROJECTS=15 37",
+        "VIEWS=PA10",
+        "KL_19=1",
+        "QUICK=1",
+        "CHECK=1",
+    ]
+    crops, paper = ["MANIFEST=m", "DATA=d", "OUT=c", "WORKERS=3"], ["OAI=a", "MOST=b", "SPLIT=by-subject", "KL_19=drop"]
+    wanted = {
+        (
+            "manifest",
+            *manifest,
+        ): "oai d --out m --visits V00 V01 --projects 15 37 --views PA10 --kl-19 1 --quick --check",
+        ("crops", *crops): "m --out c --data d --workers 3",
+        ("reproduce-paper", *paper): "--out runs/paper --oai a --most b --split by-subject --kl-19 drop",
+    }
+    for call, options in wanted.items():
+        run = subprocess.run(["make", "-n", *call], cwd=ROOT, env=OURS, capture_output=True, text=True, check=True)
+        assert run.stdout.splitlines()[-1].split()[4:] == options.split()

@@ -6,11 +6,11 @@ import pytest
 
 from kneeoa.errors import CorruptImage
 from kneeoa.messages import REPLY_SCHEMA, envelope
-from kneeoa_client import pacs
-from kneeoa_client import spool as spool_module
-from kneeoa_client.peers import DeliveryFailed
-from kneeoa_client.server import ServerError, ServerFailed
-from kneeoa_client.spool import Spool
+from kneeoa_cli.pacs import router as pacs
+from kneeoa_cli.pacs import spool as spool_module
+from kneeoa_cli.pacs.dimse import DeliveryFailed
+from kneeoa_cli.pacs.spool import Spool
+from kneeoa_client.client import ServerError, ServerFailed
 from tests.conftest import ROOT
 from tests.unit.dicom_factory import gradient, make_dicom
 

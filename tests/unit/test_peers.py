@@ -15,9 +15,9 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification
 
 from deploy.server import free_port
-from kneeoa_client import provider as door
-from kneeoa_client.peers import DeliveryFailed, DimsePeer, header_of, passed_over
-from kneeoa_client.provider import listen
+from kneeoa_cli.pacs import provider as door
+from kneeoa_cli.pacs.dimse import DeliveryFailed, DimsePeer, header_of, passed_over
+from kneeoa_cli.pacs.provider import listen
 from tests.unit.dicom_factory import gradient, make_dicom
 
 UID = "1.2.3.4"
@@ -31,6 +31,12 @@ def header(**elements) -> Dataset:
     return found
 
 
+def coded(value: str) -> Dataset:
+    item = Dataset()
+    item.CodeValue = value
+    return item
+
+
 @pytest.mark.parametrize(
     ("elements", "reason"),
     [
@@ -41,6 +47,9 @@ def header(**elements) -> Dataset:
         ({"BodyPartExamined": "", "ViewPosition": ""}, None),
         ({"BodyPartExamined": "CHEST"}, "body_part"),
         ({"BodyPartExamined": "KNEE", "ViewPosition": "LATERAL"}, "view"),
+        ({"ViewCodeSequence": [coded("399348003")]}, None),
+        ({"ViewCodeSequence": [coded("399067008")]}, "view"),
+        ({"PatientOrientation": ["A", "F"]}, "view"),
         ({"Modality": "OT"}, "modality"),
         ({"SOPClassUID": MRImageStorage}, "modality"),
     ],
@@ -48,6 +57,12 @@ def header(**elements) -> Dataset:
 )
 def test_knee_films_are_picked_and_the_rest_passed_over(elements, reason):
     assert passed_over(header(**elements)) == reason
+
+
+def test_the_header_of_a_file_has_the_coded_view():
+    assert (
+        passed_over(header_of(make_dicom(gradient(), Modality="CR", ViewCodeSequence=[coded("399067008")]))) == "view"
+    )
 
 
 @contextmanager
@@ -106,7 +121,7 @@ def test_a_full_disk_and_a_damaged_film_are_told_to_the_sender(caplog):
     def full(*_) -> None:
         raise OSError("SECRET")
 
-    with caplog.at_level(logging.DEBUG, "kneeoa_client"), provider(full) as port, association(port) as made:
+    with caplog.at_level(logging.DEBUG, "kneeoa_cli"), provider(full) as port, association(port) as made:
         assert made.send_c_store(film(Modality="CR")).Status == 0xA700
         assert made.send_c_store(film(Modality="CR", SOPInstanceUID="1.2.5", ViewPosition="AP")).Status == 0xA700
     assert "SECRET" not in caplog.text
@@ -115,13 +130,13 @@ def test_a_full_disk_and_a_damaged_film_are_told_to_the_sender(caplog):
 
 def test_what_is_no_film_is_not_even_parsed(monkeypatch):
     """Deflated, a small file can fill the memory."""
-    monkeypatch.setattr("kneeoa_client.provider.header_of", lambda _: pytest.fail("parsed"))
+    monkeypatch.setattr("kneeoa_cli.pacs.provider.header_of", lambda _: pytest.fail("parsed"))
     with provider(lambda *_: pytest.fail("taken")) as port, association(port) as made:
         assert made.send_c_store(film(MRImageStorage, Modality="MR")).Status == 0
 
 
 def test_an_object_that_is_too_large_ends_its_association(monkeypatch, caplog):
-    monkeypatch.setattr("kneeoa_client.provider.MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("kneeoa_cli.pacs.provider.MAX_BYTES", 1 << 20)
     taken = []
     with provider(lambda *film: taken.append(film)) as port:
         with association(port) as made:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from kneeoa.tasks import TASKS, Laterality
-from training.phantom import draw_film, draw_joint, kl_of, sample_grades
+from training.synthesis.phantom import draw_film, draw_joint, kl_of, sample_grades
 
 NONE = dict.fromkeys(("JSN_L", "JSN_M", "FL", "FM", "TL", "TM"), 0)
 FILM = {"spacing_mm": 0.8}

@@ -13,7 +13,7 @@ from kneeoa import SAMPLE, GradedFilm, KneeOA, KneeOaError, __version__
 from kneeoa.errors import BadRequest
 from kneeoa.imaging.inputs import read
 from kneeoa.reporting.tables import COLUMNS
-from kneeoa_client.cli import main
+from kneeoa_cli.main import main
 from tests.corpus import BOMBS
 from tests.unit.dicom_factory import gradient
 
@@ -177,7 +177,7 @@ def test_neither_array_nor_dataset_is_changed(pixels):
 
 
 def test_the_command_line_grades_without_a_server(service, graded, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("kneeoa_client.local.KneeOA", lambda: service)
+    monkeypatch.setattr("kneeoa_cli.local.KneeOA", lambda: service)
     monkeypatch.setenv("KNEEOA_SERVER", "http://127.0.0.1:9")
     (tmp_path / "broken.png").write_bytes(b"no film")
     to = ["--json", str(tmp_path / "replies"), "--figures", str(tmp_path / "figures")]

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from deploy import server
-from deploy.processes import _started, launch, process_of, running, stop
+from deploy.processes import DeployError, _started, launch, process_of, running, stop
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -84,7 +84,7 @@ def test_a_port_in_use_is_told_and_leaves_no_address_behind(tmp_path):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(SystemExit, match=rf"^port {port} is in use; choose another: make serve PORT=\d+$"):
+        with pytest.raises(DeployError, match=rf"^port {port} is in use; choose another: make serve PORT=\d+$"):
             server.start(tmp_path / "run", port=port - 2)  # TorchServe's metrics address
 
     assert not (tmp_path / "run").exists()

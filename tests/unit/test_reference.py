@@ -8,7 +8,7 @@ import pytest
 from kneeoa.tasks import TASKS
 from tests.bench.drift import indices
 from tests.conftest import WEIGHTS
-from training.make_reference import population_stability_index
+from training.evaluation.make_reference import population_stability_index
 
 
 def test_the_index_is_that_of_the_books():

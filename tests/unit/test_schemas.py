@@ -3,7 +3,7 @@
 import json
 from importlib import import_module
 from io import BytesIO
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 from types import SimpleNamespace
 from typing import get_args, get_type_hints
 
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
+import kneeoa_cli
 import kneeoa_client
 from deploy.gateway.launcher import REFUSALS, refusal
 from handlers.grader_handler import GraderHandler
@@ -20,7 +21,7 @@ from kneeoa.errors import BY_CODE, KneeOaError
 from kneeoa.messages import DETECTION_SCHEMA, REPLY_SCHEMA, encode_png, envelope
 from kneeoa.remarks import WORDS
 from kneeoa.schemas import schemas, text_of
-from kneeoa.telemetry import Telemetry
+from kneeoa.torchserve.metrics import Telemetry
 from kneeoa.wire import Film, Reply
 from tests.conftest import ROOT
 from tests.unit.dicom_factory import gradient, make_dicom
@@ -95,8 +96,9 @@ def test_every_error_of_the_service(kind):
 
 
 def test_every_error_of_the_client_and_of_the_gateway():
-    for module in iter_modules(kneeoa_client.__path__, "kneeoa_client."):
-        import_module(module.name)
+    for package in (kneeoa_client, kneeoa_cli):
+        for module in walk_packages(package.__path__, f"{package.__name__}."):
+            import_module(module.name)
     import_module("kneeoa.reporting.dicom")
     ours = [kind for kind in kinds_of(KneeOaError) if kind.__module__.startswith("kneeoa")]
 

@@ -7,9 +7,9 @@ import pytest
 
 from kneeoa.imaging import Radiograph, decode
 from kneeoa.tasks import Laterality
-from training.evaluate_films import composed_films
-from training.phantom import draw_film
-from training.store import to_dicom
+from training.evaluation.evaluate_films import composed_films
+from training.synthesis.dicom_writer import to_dicom
+from training.synthesis.phantom import draw_film
 
 pytestmark = pytest.mark.slow
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from kneeoa_client.pacs import FAILURES
-from kneeoa_client.spool import Spool
+from kneeoa_cli.pacs.router import FAILURES
+from kneeoa_cli.pacs.spool import Spool
 
 NAME = Spool.name("1.2.3.4")
 

@@ -12,11 +12,11 @@ from kneeoa.grading.patches import Preprocessing
 from kneeoa.weights import WeightsError
 from tests.conftest import ROOT
 from tests.unit.weights_factory import small_grader
-from training import imagenet
-from training.data.joints import phantom_joints
-from training.grader_module import GraderConfig, GraderModule
-from training.precision import depthwise_in_float
-from training.train_grader import start_from
+from training.fitting import imagenet
+from training.fitting.grader_module import GraderConfig, GraderModule
+from training.fitting.joint_dataset import phantom_joints
+from training.fitting.precision import depthwise_in_float
+from training.fitting.train_grader import start_from
 
 pytestmark = pytest.mark.slow
 

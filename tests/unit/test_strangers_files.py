@@ -11,19 +11,19 @@ from pydicom.dataset import Dataset, FileMetaDataset
 
 from kneeoa.errors import CorruptImage
 from kneeoa.messages import REPLY_SCHEMA, envelope
-from kneeoa_client import sources
-from kneeoa_client.batch import run
-from kneeoa_client.cli import main as kneeoa
-from kneeoa_client.journal import Journal
-from kneeoa_client.names import LONGEST, cell, printable
-from kneeoa_client.outputs import Outputs, Taken
-from kneeoa_client.rows import Results, rows_of, table
-from kneeoa_client.sources import Source, SourceError, UnreadableFile, distinct_stems, walk
+from kneeoa_cli.batch import run
+from kneeoa_cli.files import inputs as sources
+from kneeoa_cli.files.inputs import Source, SourceError, UnreadableFile, distinct_stems, walk
+from kneeoa_cli.files.journal import Journal
+from kneeoa_cli.files.names import LONGEST, cell, printable
+from kneeoa_cli.files.outputs import Outputs, Taken
+from kneeoa_cli.files.tables import Results, rows_of, table
+from kneeoa_cli.main import main as kneeoa
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch, fake, server):
-    """A folder to work in, with a server; no film is graded: there is a row a film all the same."""
+    """A folder to work in, with a server; no film is graded: there is a row per film all the same."""
     fake.script = dict.fromkeys((b"one", b"two", b"three", b"four"), ("corrupt_image", 10**6))
     monkeypatch.setenv("KNEEOA_SERVER", server.url)
     monkeypatch.setenv("KNEEOA_KEY_FILE", str(server.key_file))

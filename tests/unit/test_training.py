@@ -5,28 +5,28 @@ import torch
 import yaml
 from sklearn.metrics import cohen_kappa_score
 
-import training.train_detector
-import training.train_grader
+import training.fitting.train_detector
+import training.fitting.train_grader
 from kneeoa.geometry import Box, KeyPoints
 from kneeoa.grading.grader import Grader
 from kneeoa.grading.network import build_network
 from kneeoa.tasks import TASKS, Laterality
 from tests.conftest import ROOT
-from training.augment import warp
-from training.calibrate import best_temperature, held_out, scaled
 from training.config import ConfigError, read_config
-from training.data.joints import UNLABELLED, phantom_joints
 from training.data.knee_kl import read_knee_kl
-from training.data.views import film_views, without_knee
-from training.data.windows import NEGATIVE, PART, POSITIVE, sample
-from training.films import compose
-from training.grader_module import GraderConfig
-from training.losses import grade_weights, grading_loss, soft_target
-from training.metrics import grade_metrics, intervals
-from training.phantom import draw_film
-from training.train_detector import DetectorConfig, detection_loss
-from training.train_detector import train as train_detector
-from training.train_grader import train as train_grader
+from training.evaluation.metrics import grade_metrics, intervals
+from training.fitting.augment import warp
+from training.fitting.calibrate import best_temperature, held_out, scaled
+from training.fitting.grader_module import GraderConfig
+from training.fitting.joint_dataset import UNLABELLED, phantom_joints
+from training.fitting.losses import grade_weights, grading_loss, soft_target
+from training.fitting.mtcnn_samples import NEGATIVE, PART, POSITIVE, sample
+from training.fitting.train_detector import DetectorConfig, detection_loss
+from training.fitting.train_detector import train as train_detector
+from training.fitting.train_grader import train as train_grader
+from training.synthesis.composed_films import compose
+from training.synthesis.phantom import draw_film
+from training.synthesis.single_knee_images import film_views, without_knee
 
 
 def test_metrics_by_hand():
@@ -172,7 +172,8 @@ def test_every_config_is_one(path):
 
 
 @pytest.mark.parametrize(
-    ("command", "kind"), [(training.train_detector, DetectorConfig), (training.train_grader, GraderConfig)]
+    ("command", "kind"),
+    [(training.fitting.train_detector, DetectorConfig), (training.fitting.train_grader, GraderConfig)],
 )
 def test_without_a_config_the_best_one_is_used(command, kind, tmp_path, monkeypatch):
     used = []

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from kneeoa.tasks import TASKS
-from training.data.joints import UNLABELLED
-from training.phantom.grades import NARROWINGS, OSTEOPHYTES
-from training.weak_labels import NORMAL, osteophyte_loss, weak_grades
+from training.fitting.joint_dataset import UNLABELLED
+from training.fitting.weak_labels import NORMAL, osteophyte_loss, weak_grades
+from training.synthesis.phantom.grades import NARROWINGS, OSTEOPHYTES
 
 COLUMN = {task.name: i for i, task in enumerate(TASKS)}
 

@@ -3,9 +3,9 @@
 import pytest
 import requests
 
-from kneeoa_client.models import Management
-from kneeoa_client.peers import WebPeer
-from kneeoa_client.server import Server, ServerError
+from kneeoa_cli.pacs.dicomweb import WebPeer
+from kneeoa_client.client import Client, ServerError
+from kneeoa_client.management import Management
 from kneeoa_client.web import ask, session
 
 
@@ -35,8 +35,8 @@ def test_management_and_dicomweb_too(environment, fake, server, tmp_path):
 
 
 def test_a_proxy_is_used_where_it_is_named_and_never_for_this_machine(environment, fake, server):
-    elsewhere = Server("http://kneeoa.invalid:8080", "key", proxy=server.url)
-    here = Server(server.url, "key", proxy="http://127.0.0.1:9")
+    elsewhere = Client("http://kneeoa.invalid:8080", "key", proxy=server.url)
+    here = Client(server.url, "key", proxy="http://127.0.0.1:9")
 
     assert elsewhere.post(b"through")["status"] == here.post(b"straight")["status"] == "ok"
     assert fake.headers[0]["Host"] == "kneeoa.invalid:8080"

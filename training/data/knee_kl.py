@@ -1,6 +1,6 @@
 """Folders in the form of the public knee-KL set (Chen 2018, doi:10.17632/56rmx5bjcr.1) with registered KNEEL landmarks.
 
-``labels.csv`` has one row a knee: file, any of the eight tasks by name (``kl``, ``jsn_l`` …), and optionally split,
+``labels.csv`` has one row per knee: file, any of the eight tasks by name (``kl``, ``jsn_l`` …), and optionally split,
 subject, cohort, side (R or L) and inverted (1 where the file shows bones dark). ``landmarks.csv``, also optional: file,
 fit_score, mm_per_px, then t0x … f6y in crop pixels. The crops show one knee joint each. Bones are returned bright.
 """

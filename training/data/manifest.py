@@ -1,7 +1,8 @@
 """The manifest: a table with one row per knee radiograph, checked before any training starts.
 
 Columns: ``cohort``, ``subject``, ``side`` (R, L), ``visit``, ``path`` (below a root folder, so that the manifest can
-move), ``kind`` (film: bilateral; crop: one joint), the eight tasks (Int8, NA where unknown), optionally ``split``.
+move), ``kind`` (film: bilateral; crop: one joint), ``view`` and ``site`` ("" where unknown), the eight tasks (Int8, NA where
+unknown), optionally ``split``.
 """
 
 import json
@@ -12,11 +13,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kneeoa.errors import KneeOaError
-from kneeoa.imaging import decode as decode_image
 from kneeoa.tasks import OA_FROM_KL, TASKS, Laterality
 from training.data.schema import COLUMNS, KINDS, KNEE, LABELS, SCHEMA_VERSION, SPLITS, ManifestError, rows
 from training.data.splits import PER_KNEE, leaks, split_hash
+from training.data.stored import why_unreadable
 
 _META = b"kneeoa_manifest"
 _SIDES = (Laterality.RIGHT.value, Laterality.LEFT.value)
@@ -25,6 +25,8 @@ _SIDES = (Laterality.RIGHT.value, Laterality.LEFT.value)
 def as_manifest(knees: pd.DataFrame) -> pd.DataFrame:
     """Order the columns, add absent labels as NA and derive OA wherever KL is known; the rows' order is kept."""
     frame = knees.reset_index(drop=True)
+    for name in ("view", "site"):
+        frame[name] = frame[name].fillna("") if name in frame else ""
     for label in LABELS:
         known = frame[label] if label in frame else pd.Series(pd.NA, index=frame.index)
         frame[label] = known.astype("Int8")
@@ -72,7 +74,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise ManifestError(f"cannot read {Path(path).name}: write it with python -m training.make_manifest") from error
+        raise ManifestError(f"cannot read {Path(path).name}: write it with python -m training manifest") from error
     meta = json.loads((table.schema.metadata or {}).get(_META, b"{}"))
     if meta.get("schema") != SCHEMA_VERSION:
         raise ManifestError(f"{Path(path).name} is no manifest of schema {SCHEMA_VERSION}: make it again")
@@ -132,14 +134,10 @@ def _file_faults(frame: pd.DataFrame, root: Path, decode: bool) -> Iterator[str]
 
 def _file_fault(path: Path, decode: bool) -> str | None:
     try:
-        if decode:
-            decode_image(path.read_bytes())
-        else:
-            with path.open("rb") as file:
-                if not file.read(1):
-                    return "the file is empty"
+        with path.open("rb") as file:
+            if not file.read(1):
+                return "the file is empty"
     except OSError:
         return "the file is missing or cannot be opened"
-    except KneeOaError as error:
-        return f"the image cannot be read ({error.code})"
-    return None
+    code = why_unreadable(path)[0] if decode else ""
+    return f"the image cannot be read ({code})" if code else None

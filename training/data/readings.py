@@ -1,5 +1,6 @@
-"""What OAI and MOST releases have in common: reading tables as text or SAS, grades with codes, films to be linked."""
+"""What OAI and MOST releases have in common: reading tables as text or SAS, and grades with codes."""
 
+import codecs
 import os
 import re
 from collections.abc import Collection, Iterator
@@ -8,11 +9,12 @@ from pathlib import Path
 import pandas as pd
 
 from kneeoa.tasks import Task
-from training.data.manifest import as_manifest
-from training.data.schema import KNEE, LABELS, ManifestError, rows
+from training.data.schema import ManifestError
 
 _DELIMITERS = "|\t,"
 _MR_SERIES = re.compile(r"1\d{7}")  # OAI: the folder of an MR series, with hundreds of slices; X-rays begin with 0
+_PROSTHETIC = {"P", ".P"}
+_KINDS = ("sas7bdat", "xpt", "csv", "txt")  # the last one wins
 
 
 def files_below(root: Path) -> Iterator[str]:
@@ -31,54 +33,89 @@ def files_below(root: Path) -> Iterator[str]:
             yield (Path(folder) / name).relative_to(root).as_posix()
 
 
-def find_tables(paths: Collection[str], stem: str, expected: str) -> dict[str, str]:
-    """Paths of the reading tables by the stem's first group (upper case); text goes before SAS where both are there.
+def find_tables(root: Path, paths: Collection[str], stem: str) -> dict[str, str]:
+    """Paths of the tables of a name, by the stem's first group (upper case); text goes before SAS where both are there.
+
+    Two bundles often hold the same table; copies count as one.
 
     Raises
     ------
     ManifestError
-        None is there (``expected`` says what was looked for), or one is there twice.
+        Two tables of the same name and kind say different things.
     """
     found: dict[tuple[str, str], str] = {}
     for path in paths:
-        if match := re.fullmatch(rf"(?:.*/)?{stem}\.(txt|csv|xpt|sas7bdat)", path, re.IGNORECASE):
+        if match := re.fullmatch(rf"(?:.*/)?{stem}\.({'|'.join(_KINDS)})", path, re.IGNORECASE):
             key = match[1].upper(), match[2].lower()
-            if key in found:
-                raise ManifestError(f"the same reading table twice: {found[key]} and {path}; keep one")
-            found[key] = path
-    if not found:
-        raise ManifestError(f"no reading table below the folder: expected {expected}, as .txt, .sas7bdat or .xpt")
-    kinds = ("sas7bdat", "xpt", "csv", "txt")  # the last one wins
-    return {key[0]: found[key] for key in sorted(found, key=lambda key: (key[0], kinds.index(key[1])))}
+            if key in found and (root / path).read_bytes() != (root / found[key]).read_bytes():
+                raise ManifestError(f"{found[key]} and {path} are one reading table and differ; keep one")
+            found.setdefault(key, path)
+    return {key[0]: found[key] for key in sorted(found, key=lambda key: (key[0], _KINDS.index(key[1])))}
 
 
-def read_table(root: Path, path: str, required: Collection[str]) -> pd.DataFrame:
+def read_table(root: Path, path: str, required: Collection[str] = ()) -> pd.DataFrame:
     """A reading table with upper-case column names; cells are text, or numbers from SAS.
+
+    NDA's text tables have a second line that explains the columns; it is left out.
 
     Raises
     ------
     ManifestError
-        It cannot be read, or a required column is missing.
+        It cannot be read, a required column is missing, or one is there twice with different contents.
     """
     try:
         if path.lower().endswith((".txt", ".csv")):
-            with open(root / path, encoding="latin-1") as file:
+            encoding = _encoding(root / path)
+            with open(root / path, encoding=encoding) as file:
                 header = file.readline()
-            table = pd.read_csv(root / path, sep=max(_DELIMITERS, key=header.count), dtype=str, encoding="latin-1")
+            separator = max(_DELIMITERS, key=header.count)
+            # Without a header, for pandas would rename a second column of a name.
+            table = pd.read_csv(root / path, sep=separator, dtype=str, encoding=encoding, header=None, index_col=False)
+            table.columns = table.iloc[0].fillna("").tolist()
+            table = table.iloc[1:].reset_index(drop=True)
         else:
             table = pd.read_sas(root / path, encoding="latin-1")
     except (OSError, ValueError, EOFError) as error:  # pandas' parser errors are ValueErrors
         raise ManifestError(f"{path} cannot be read as a table: it is damaged or not what its name says") from error
-    table.columns = table.columns.str.strip().str.upper()  # OAI spells some columns differently from visit to visit
+    # OAI spells some columns differently from visit to visit.
+    table.columns = pd.Index([str(name).strip().strip('"').upper() for name in table.columns])
+    table = _without_twins(table, path)
+    if {"SRC_SUBJECT_ID", "VISIT"} <= set(table):
+        table = table[codes(table["VISIT"]).str.fullmatch(r"[Vv]\d\d").astype(bool)].rename(
+            columns={"SRC_SUBJECT_ID": "ID"}
+        )
     if missing := [name for name in required if name not in table]:
         raise ManifestError(f"{path} has no column {', '.join(missing)}")
-    return table
+    return table.reset_index(drop=True)
+
+
+def _encoding(path: Path) -> str:
+    start = path.open("rb").read(64)
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if b"\0" in start:  # one byte of two of Latin letters
+        return "utf-16-be" if start[0] == 0 else "utf-16-le"
+    return "utf-8-sig" if start.startswith(codecs.BOM_UTF8) else "latin-1"
+
+
+def _without_twins(table: pd.DataFrame, path: str) -> pd.DataFrame:
+    """One column a name, where two of a name do not contradict each other; an unnamed one is none."""
+    kept: dict[str, pd.Series] = {}
+    for name, column in ((name, table.iloc[:, i]) for i, name in enumerate(table.columns)):
+        if name in kept:
+            both = kept[name].notna() & column.notna()
+            if (kept[name][both].astype(str) != column[both].astype(str)).any():
+                raise ManifestError(f"{path} has the column {name} twice, with different contents")
+            column = kept[name].combine_first(column)
+        kept[name] = column
+    kept.pop("", None)
+    return pd.DataFrame(kept)
 
 
 def codes(cells: pd.Series) -> pd.Series:
     """Cells as text without their label and a SAS number's ".0": ``1: Right`` → ``1``, ``9000099.0`` → ``9000099``."""
-    text = cells.astype("string").str.partition(":")[0].str.strip()
-    return text.str.replace(r"\.0$", "", regex=True).fillna("")
+    text = ["" if pd.isna(cell) else str(cell).partition(":")[0].strip().removesuffix(".0") for cell in cells]
+    return pd.Series(text, cells.index, dtype=object)
 
 
 def grades(cells: pd.Series, task: Task) -> pd.Series:
@@ -91,46 +128,6 @@ def grades(cells: pd.Series, task: Task) -> pd.Series:
     return number.where(number.between(0, task.grades - 1).fillna(False)).astype("Int8")
 
 
-def link(readings: pd.DataFrame, films: pd.DataFrame, cohort: str, root: Path) -> pd.DataFrame:
-    """The manifest of every graded knee whose film is known.
-
-    Parameters
-    ----------
-    readings : DataFrame
-        subject, side, visit, barcode ("" where unknown) and the tasks.
-    films : DataFrame
-        subject, visit, barcode ("" where unknown) and path. Of several films of one visit, the one whose barcode was
-        read is taken; where that does not decide, the knee is left out, for its grades may belong to the other film.
-
-    Returns
-    -------
-    DataFrame
-        ``attrs["dropped"]`` counts the readings left out: no grade, no film, several films.
-
-    Raises
-    ------
-    ManifestError
-        A knee was read twice, or a whole visit has no film.
-    """
-    knee = KNEE[1:]
-    if (twice := readings.duplicated(knee, keep=False)).any():
-        raise ManifestError(f"{cohort}: a knee was read twice with different grades: {rows(twice)} of the readings")
-    without = sorted(set(readings["visit"]) - set(films["visit"]))
-    if without:
-        raise ManifestError(
-            f"{cohort}: no film of visit {', '.join(without)} is below {root}; add the films, or name the visits to use"
-        )
-    graded = readings[readings[LABELS].notna().any(axis=1)]
-    pairs = graded.merge(films, on=["subject", "visit"], how="left", suffixes=("", "_film"))
-    same = pairs["barcode"].ne("") & pairs["barcode"].eq(pairs["barcode_film"])
-    pairs = pairs[same | ~same.groupby([pairs[name] for name in knee]).transform("any")]
-    no_film, several = pairs["path"].isna(), pairs.duplicated(knee, keep=False)
-    frame = as_manifest(pairs[~no_film & ~several].assign(cohort=cohort, kind="film").sort_values(knee))
-    frame.attrs["dropped"] = {
-        "no grade": len(readings) - len(graded),
-        "no film": int(no_film.sum()),
-        "several films": len(pairs[several].drop_duplicates(knee)),
-    }
-    if frame.empty:
-        raise ManifestError(f"{cohort}: no film belongs to a graded subject; do the films and tables fit together?")
-    return frame
+def prosthetic(cells: pd.Series) -> pd.Series:
+    """bool (n,): the cell is the code of a prosthetic joint, ``.P: Prosthetic`` or ``P``, instead of a grade."""
+    return codes(cells).str.upper().isin(_PROSTHETIC)

@@ -4,10 +4,10 @@ import pandas as pd
 
 from kneeoa.tasks import TASKS
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 KNEE = ["cohort", "subject", "side", "visit"]  # together they name one graded knee
 LABELS = [task.name for task in TASKS]
-COLUMNS = [*KNEE, "path", "kind", *LABELS]
+COLUMNS = [*KNEE, "path", "kind", "view", "site", *LABELS]
 KINDS = ("film", "crop")  # a bilateral film, or one knee joint cut out of it
 SPLITS = ("train", "val", "test")
 

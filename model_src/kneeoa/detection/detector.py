@@ -6,24 +6,38 @@ from pathlib import Path
 
 import numpy as np
 
-from kneeoa.clock import Clock
 from kneeoa.detection.cascade import Cascade, CascadeConfig, Found, beside
 from kneeoa.detection.handedness import Handedness
 from kneeoa.detection.implant import shows_implant
-from kneeoa.detection.layout import UNKNOWN, Side, half_sides, in_conflict, place_among_two, single_side
-from kneeoa.detection.networks import Level1, Level2
+from kneeoa.detection.layout import (
+    UNKNOWN,
+    Side,
+    columns_around,
+    half_sides,
+    halves_between,
+    in_conflict,
+    place_among_two,
+    single_side,
+)
+from kneeoa.detection.markers import Markers
+from kneeoa.detection.networks import Level1, Level2, pooled_first
 from kneeoa.errors import NotARadiograph
 from kneeoa.geometry import Box, crop, main_joint
 from kneeoa.imaging.field import field_of, lively
-from kneeoa.imaging.prepare import correct_polarity, inverted, looks_bilateral, prepare_single, split_bilateral
-from kneeoa.imaging.radiograph import Radiograph
+from kneeoa.imaging.prepare import (
+    check_shape,
+    correct_polarity,
+    inverted,
+    looks_bilateral,
+    prepare_single,
+    split_bilateral,
+)
+from kneeoa.imaging.radiograph import Radiograph, as_levels
 from kneeoa.messages import DetectedKnee, Message
 from kneeoa.tasks import Laterality
+from kneeoa.timing import Clock
 from kneeoa.weights import Weights, WeightsError, read_weights
 
-# Of a knee alone on a wide field, so much to either side is its single-knee image, in widths of its box: half a
-# bilateral film. Narrower fields stay whole.
-REACH = 1.05
 WIDTH_MM = (40.0, 140.0)  # W of an adult knee with a wide margin; 748 OAI knees lie in 62 … 101 mm
 CLIPPED = 0.05  # share of a main joint at its darkest or brightest value from which contrast was lost
 
@@ -56,10 +70,11 @@ class Detector:
         if unknown:
             raise WeightsError(f"preprocessing of these weights and of this code differ in {sorted(unknown)}")
         self.cascade = Cascade(Level1(), Level2(), CascadeConfig(**stored))
-        for prefix in ("level1", "level2"):
+        for prefix, level in (("level1", self.cascade.level1), ("level2", self.cascade.level2)):
             part = {k.removeprefix(prefix + "."): v for k, v in weights.tensors.items() if k.startswith(prefix)}
-            Weights(part, weights.metadata, weights.sha256).load_into(getattr(self.cascade, prefix))
-        self.identity, self.handedness = weights.identity, handedness
+            Weights(part, weights.metadata, weights.sha256).load_into(level)
+            level.trunk = pooled_first(level.trunk)
+        self.identity, self.handedness, self.markers = weights.identity, handedness, Markers()
 
     @classmethod
     def from_file(cls, path: Path) -> "Detector":
@@ -89,8 +104,9 @@ class Detector:
         """
         clock = clock or Clock()
         with clock("prepare"):
-            field = field_of(film.pixels)
-            pixels, rule = correct_polarity(film.pixels, film.polarity)
+            levels = as_levels(film.pixels)
+            field = field_of(levels)
+            pixels, rule = correct_polarity(levels, film.polarity)
         if not film.frontal and not any_view:
             return self._facts(film, rule, [], [self._refused(film, side, "not_frontal")])
         knees, warnings = self._look(pixels, field, film, side, clock)
@@ -137,45 +153,67 @@ class Detector:
             best = max(views, key=lambda view: view.found.score if view.found else 0.0)
             knees = [self._knee(pixels, film, field, best, named)]
         clipped = any(_is_clipped(film.pixels, knee.main_joint) for knee in knees if knee.main_joint)
-        sides = [(knee.box, knee.side.other if knee.mirrored else knee.side) for knee in knees if knee.box]
-        doubtful = self.handedness is not None and self.handedness.doubts(pixels, sides)
+        doubtful = self._doubt(pixels, knees, film.rows_run_to_right)
         told = {"laterality_conflict": conflict, "side_doubtful": doubtful, "clipped_histogram": clipped}
         return knees, [warning for warning, holds in told.items() if holds]
+
+    def _doubt(self, pixels: np.ndarray, knees: Sequence[DetectedKnee], swapped: bool) -> bool:
+        """Whether the knees look like those of the other side, or letters on the film say so."""
+        sides = [(knee.box, knee.side) for knee in knees if knee.box]
+        seen_as = [(box, side.other if swapped else side) for box, side in sides]
+        looks = self.handedness is not None and self.handedness.doubts(pixels, seen_as)
+        # A letter beside a knee that was not found would seem to name the other one.
+        return looks or (len(sides) == len(knees) and self.markers.doubt(pixels, sides, swapped))
 
     def _views(self, pixels: np.ndarray, two_declared: bool, clock: Clock) -> list[View]:
         """The field's single-knee images: two where two knees are seen on it, or might be where none is."""
         (height, width), both = pixels.shape, (0, pixels.shape[1])
+        check_shape(height, width)
+        halves = self._halves(pixels, clock) if two_declared or looks_bilateral(height, width) else []
+        good = [view.found.shifted(view.x) for view in halves if view.found and self._is_knee(view.found)]
+        pair = len(good) == 2 and beside(good[0].box, good[1].box)
+        if pair and good[0].box.x2 <= width / 2 <= good[1].box.x1:
+            return halves  # most films end here, and the whole of them is never searched
         with clock("prepare"):
             whole = prepare_single(pixels)
         with clock("detect"):
             seen = [found for found in self.cascade.detect_pair(whole) if self._is_knee(found)]
-        two = len(seen) == 2
+        if len(seen) == 2:
+            columns = halves_between(width, seen[0].box, seen[1].box)
+            return [self._view(pixels, c, found, clock) for c, found in zip(columns, seen, strict=True)]
         across = len(seen) == 1 and seen[0].box.x1 < width / 2 < seen[0].box.x2
-        if two or ((two_declared or looks_bilateral(height, width)) and not across):
-            hints: Sequence[Found | None] = seen if two else (None, None)
-            halves = [self._view(pixels, c, hint, clock) for c, hint in zip(_split(width, seen), hints, strict=True)]
-            good = [view for view in halves if self._is_knee(view.found)]
-            if two or not (seen or good) or _beside(good):
+        if halves and not across:
+            if pair or not (seen or good):
                 return halves
-            seen = seen or [view.found.shifted(view.x) for view in good[:1] if view.found]
-        columns = _around(seen[0].box, width) if seen else both
-        if columns == both:
+            seen = seen or good[:1]
+        around = columns_around(seen[0].box, width) if seen else both
+        if around == both:
             with clock("detect"):
                 return [View(whole, 0, self._best(whole, seen[0] if seen else None))]
-        return [self._view(pixels, columns, seen[0], clock)]
+        return [self._view(pixels, around, seen[0], clock)]
 
-    def _view(self, pixels: np.ndarray, columns: tuple[int, int], hint: Found | None, clock: Clock) -> View:
-        """A single-knee image; where its own search fails, its knee is the ``hint``, in the field's pixels."""
-        try:
-            with clock("prepare"):
-                image = prepare_single(pixels, columns)
-        except NotARadiograph:
-            return View(np.empty((0, 0), np.uint8), columns[0], None)
+    def _halves(self, pixels: np.ndarray, clock: Clock) -> list[View]:
+        """Both halves of the field, searched together."""
+        views = [View(self._prepared(pixels, c, clock), c[0], None) for c in split_bilateral(pixels.shape[1])]
         with clock("detect"):
-            return View(image, columns[0], self._best(image, hint and hint.shifted(-columns[0])))
+            found = iter(self.cascade.detect([view.image for view in views if view.image.size]))
+        return [replace(view, found=next(found)) if view.image.size else view for view in views]
+
+    def _view(self, pixels: np.ndarray, columns: tuple[int, int], hint: Found, clock: Clock) -> View:
+        """A single-knee image; where its own search fails, its knee is the ``hint``, in the field's pixels."""
+        image = self._prepared(pixels, columns, clock)
+        with clock("detect"):
+            return View(image, columns[0], self._best(image, hint.shifted(-columns[0])) if image.size else None)
+
+    def _prepared(self, pixels: np.ndarray, columns: tuple[int, int], clock: Clock) -> np.ndarray:
+        with clock("prepare"):
+            try:
+                return prepare_single(pixels, columns)
+            except NotARadiograph:
+                return np.empty((0, 0), np.uint8)
 
     def _best(self, image: np.ndarray, hint: Found | None) -> Found | None:
-        found = self.cascade.detect(image)
+        (found,) = self.cascade.detect([image])
         return found if self._is_knee(found) or hint is None else hint
 
     def _is_knee(self, found: Found | None) -> bool:
@@ -222,7 +260,7 @@ class Detector:
         if found is None:
             return DetectedKnee(*known, "not_found", "no_knee_like_region")
         to_film = view.x + (field[1].start or 0), field[0].start or 0
-        reason = self._rejection(found, view.image, film.spacing_mm)
+        reason = self._rejection(found, film.spacing_mm)
         if reason is None and shows_implant(pixels, found.box.shifted(*to_film)):
             reason = "implant"
         if reason:
@@ -238,7 +276,7 @@ class Detector:
             crop=crop(view.image, joint),
         )
 
-    def _rejection(self, found: Found, image: np.ndarray, spacing_mm: tuple[float, float] | None) -> str | None:
+    def _rejection(self, found: Found, spacing_mm: tuple[float, float] | None) -> str | None:
         if not self._is_knee(found):
             return "low_score"
         (x, y), points = found.key_points.as_array().T, found.key_points
@@ -247,29 +285,7 @@ class Detector:
             return "implausible_key_points"
         if spacing_mm and not WIDTH_MM[0] < points.width * spacing_mm[1] < WIDTH_MM[1]:
             return "implausible_size"
-        return "upside_down" if self.cascade.upside_down(image, found) else None
-
-
-def _split(width: int, seen: Sequence[Found]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Columns of the two halves: split at the middle, or, where that would cut one of two knees, between them."""
-    middle = width / 2
-    if len(seen) < 2 or seen[0].box.x2 <= middle <= seen[1].box.x1:
-        return split_bilateral(width)
-    between = round((seen[0].box.x2 + seen[1].box.x1) / 2)
-    return (0, between), (between, width)
-
-
-def _around(box: Box, width: int) -> tuple[int, int]:
-    """Columns of a knee's single-knee image on a field of so many columns."""
-    reach, x = REACH * box.width, box.centre[0]
-    if width <= 2.4 * reach:
-        return 0, width
-    return max(0, round(x - reach)), min(width, round(x + reach))
-
-
-def _beside(views: Sequence[View]) -> bool:
-    boxes = [view.found.box.shifted(view.x) for view in views if view.found]
-    return len(boxes) == 2 and beside(*boxes)
+        return "upside_down" if found.upside_down else None
 
 
 def _is_seen(knee: DetectedKnee) -> bool:

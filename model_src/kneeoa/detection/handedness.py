@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from kneeoa.errors import NotARadiograph
-from kneeoa.geometry import Box, crop
+from kneeoa.geometry import Box, crop, halved
 from kneeoa.imaging.prepare import equalize, to_8bit
 from kneeoa.tasks import Laterality
 
@@ -32,6 +32,8 @@ def asymmetry(image: np.ndarray, box: Box) -> np.ndarray:
         If there is no contrast.
     """
     tibia = crop(image, Box(box.x1, box.centre[1], box.x2, box.y2))
+    while tibia.shape[1] >= 8 * WIDTH:
+        tibia = halved(tibia)
     small = cv2.resize(equalize(to_8bit(tibia)), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA) / 255.0
     return (small - small[:, ::-1])[:, : WIDTH // 2].ravel()
 

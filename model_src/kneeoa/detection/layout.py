@@ -5,10 +5,15 @@ from dataclasses import dataclass
 
 from kneeoa.geometry import Box
 from kneeoa.imaging.field import blank_half
+from kneeoa.imaging.prepare import split_bilateral
 from kneeoa.imaging.radiograph import Radiograph
 from kneeoa.tasks import Laterality
 
 UNKNOWN = Laterality.UNKNOWN, "unknown"
+
+# Of a knee alone on a wide field, so much to either side is its single-knee image, in widths of its box: half a
+# bilateral film. Narrower fields stay whole.
+REACH = 1.05
 
 Side = tuple[Laterality, str]  # and how it is known: `DetectedKnee.side_source`
 
@@ -68,3 +73,19 @@ def place_among_two(box: Box, film_width: int, columns: slice, lively: Sequence[
         return None
     middle = film_width / 2 if half else (start + stop) / 2
     return Place(int(box.centre[0] > middle), not box.x1 < middle < box.x2)
+
+
+def halves_between(width: int, left: Box, right: Box) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Columns of the two halves: split at the middle, or, where that would cut one of the two knees, between them."""
+    if left.x2 <= width / 2 <= right.x1:
+        return split_bilateral(width)
+    between = round((left.x2 + right.x1) / 2)
+    return (0, between), (between, width)
+
+
+def columns_around(box: Box, width: int) -> tuple[int, int]:
+    """Columns of a knee's single-knee image on a field of so many columns."""
+    reach, x = REACH * box.width, box.centre[0]
+    if width <= 2.4 * reach:
+        return 0, width
+    return max(0, round(x - reach)), min(width, round(x + reach))

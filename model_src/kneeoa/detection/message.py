@@ -3,13 +3,13 @@
 import logging
 from collections.abc import Callable
 
-from kneeoa.clock import Clock
 from kneeoa.detection.detector import Detector
 from kneeoa.errors import InternalError, KneeOaError
 from kneeoa.imaging.prepare import for_display
 from kneeoa.imaging.radiograph import Radiograph
 from kneeoa.messages import DETECTION_SCHEMA, Message, envelope, preview_of
 from kneeoa.tasks import Laterality
+from kneeoa.timing import Clock
 
 log = logging.getLogger(__name__)
 

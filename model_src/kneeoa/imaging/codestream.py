@@ -13,6 +13,7 @@ from kneeoa.errors import CorruptImage
 _FRAME_HEADERS = {*range(0xFFC0, 0xFFD0), 0xFFF7, 0xFFDE} - {0xFFC4, 0xFFC8, 0xFFCC}
 _FILL = 0xFFFF  # 0xFF may be repeated before a marker
 _START_OF_SCAN = 0xFFDA
+_PROGRESSIVE = {0xFFC2, 0xFFC6, 0xFFCA, 0xFFCE}
 _AFTER_SCAN = re.compile(rb"\xff+([\x80-\xcf\xd8-\xfe])")  # any marker but those of restarts, which lie within a scan
 _DATA = bytes(range(65, 129))
 _MORE = _DATA + b"".join(bytes((0xFF, marker)) + _DATA for marker in range(0xD0, 0xD8))  # at any restart, too
@@ -46,19 +47,28 @@ def scans_end(stream: bytes) -> int:
     Raises
     ------
     CorruptImage, struct.error
-        If it has none.
+        If it has none, or it is progressive and not every bit of every coefficient was sent before.
     """
-    at = 2
+    at, unsent = 2, dict[int, list[int]]()  # by component of a progressive stream: lowest bit sent of 64 coefficients
     while True:
         marker, length = struct.unpack_from(">HH", stream, at)
         if marker < 0xFF00:
             raise CorruptImage
+        if marker in _PROGRESSIVE:
+            unsent = {stream[at + 10 + 3 * i]: [_FILL] * 64 for i in range(stream[at + 9])}
+        if marker == _START_OF_SCAN and unsent:
+            after = at + 5 + 2 * stream[at + 4]
+            first, last, bits = stream[after : after + 3]
+            for component in stream[at + 5 : after : 2]:
+                unsent[component][first : last + 1] = [bits & 15] * (last + 1 - first)
         at += 1 if marker == _FILL else 2 + length
         if marker == _START_OF_SCAN:
             found = _AFTER_SCAN.search(stream, at)
             if found is None:
                 raise CorruptImage
             if found[1] == b"\xd9":
+                if any(map(any, unsent.values())):
+                    raise CorruptImage
                 return found.start()
             at = found.end() - 2
 

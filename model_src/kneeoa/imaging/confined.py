@@ -115,9 +115,9 @@ def _answer(desk: int, size: int, nearly_all: float) -> tuple[dict[str, Any], bo
         problem = TooExpensive() if starved or not isinstance(error, KneeOaError) else error
         return {"error": {"code": problem.code, "message": str(problem), "stage": problem.stage}}, starved
     with mmap.mmap(desk, film.pixels.nbytes) as there:
-        np.copyto(np.frombuffer(there, np.float32).reshape(film.pixels.shape), film.pixels)
+        np.copyto(np.frombuffer(there, film.pixels.dtype).reshape(film.pixels.shape), film.pixels)
     facts = {field.name: getattr(film, field.name) for field in fields(film) if field.name != "pixels"}
-    return {"shape": film.pixels.shape, "facts": facts}, False
+    return {"shape": film.pixels.shape, "type": film.pixels.dtype.name, "facts": facts}, False
 
 
 def _out_of_memory(error: BaseException | None) -> bool:

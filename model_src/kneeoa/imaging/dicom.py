@@ -4,7 +4,6 @@ Only the elements listed here are ever parsed, and errors carry our words alone.
 """
 
 import re
-from collections.abc import Iterable
 from io import BytesIO
 
 import numpy as np
@@ -46,12 +45,13 @@ NOT_FRONTAL = {
     "399061009", "R-10241", "399004004", "R-10246", "399110001", "R-102C2",
 }
 # fmt: on
+VIEW = ("ViewPosition", "PatientOrientation", "ViewCodeSequence")
 SPACING_MM = (0.01, 5.0)  # outside, a pixel spacing is a mistake and not a detector
 # fmt: off
 _ELEMENTS = (
-    "SOPClassUID", "PixelSpacing", "ImagerPixelSpacing", "ImageLaterality", "Laterality", "PatientOrientation",
-    "ViewPosition", "ViewCodeSequence", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns",
-    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "PixelData",
+    *VIEW, "SOPClassUID", "PixelSpacing", "ImagerPixelSpacing", "ImageLaterality", "Laterality", "SamplesPerPixel",
+    "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
+    "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "PixelData",
 )
 # fmt: on
 
@@ -96,9 +96,13 @@ def _read(file: BytesIO) -> Radiograph:
     slope, intercept = _number(ds, "RescaleSlope", 1.0), _number(ds, "RescaleIntercept", 0.0)
     if not (SLOPE[0] <= abs(slope) <= SLOPE[1] and abs(intercept) <= INTERCEPT):
         raise CorruptImage
-    pixels = _stored_pixels(ds, syntax).astype(np.float32)
-    pixels *= slope
-    pixels += intercept
+    pixels = _stored_pixels(ds, syntax)
+    if (slope, intercept, pixels.dtype.kind) == (1, 0, "u"):
+        pixels = pixels.astype(np.uint16)
+    else:
+        pixels = pixels.astype(np.float32)
+        pixels *= slope
+        pixels += intercept
     if pixels.shape != (ds.Rows, ds.Columns):
         raise CorruptImage
     inverted = ds.PhotometricInterpretation == "MONOCHROME1"
@@ -116,8 +120,7 @@ def _read(file: BytesIO) -> Radiograph:
         bits=int(ds.BitsStored),
         bilateral=sides == {"B"},
         contradictory=len(sides) > 1,
-        frontal=is_frontal(_strings(ds, "ViewPosition"), _strings(ds, "PatientOrientation"))
-        and not NOT_FRONTAL & _view_codes(ds),
+        frontal=is_frontal(ds),
     )
 
 
@@ -215,10 +218,11 @@ def _sides(ds: Dataset) -> frozenset[str]:
     return frozenset(v for keyword in ("ImageLaterality", "Laterality") for v in _strings(ds, keyword) if v)
 
 
-def is_frontal(view: Iterable[str], orientation: Iterable[str] = ()) -> bool:
-    """Whether nothing in View Position and Patient Orientation says that a film was taken from another direction.
+def is_frontal(ds: Dataset) -> bool:
+    """Whether nothing in the elements `VIEW` says that a film was taken from another direction.
 
     In a frontal view neither rows nor columns run to the patient's front or back.
     """
-    words = set(re.findall("[A-Z]+", " ".join(view).upper()))
-    return (not words or bool(words & FRONTAL)) and not {"A", "P"} & {axis[:1] for axis in orientation}
+    words = set(re.findall("[A-Z]+", " ".join(_strings(ds, "ViewPosition")).upper()))
+    sideways = {"A", "P"} & {axis[:1] for axis in _strings(ds, "PatientOrientation")}
+    return (not words or bool(words & FRONTAL)) and not sideways and not NOT_FRONTAL & _view_codes(ds)

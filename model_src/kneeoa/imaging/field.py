@@ -3,6 +3,8 @@
 import cv2
 import numpy as np
 
+from kneeoa.geometry import halved
+
 THUMBNAIL = 256  # [X] px; polarity and content are judged on a small copy, free of noise
 FLAT = 0.15  # [X] of the film's contrast; rows and columns with less along them are collimation or air
 HALF = 0.005  # [X] of the width; how close to the middle a blank half ends
@@ -53,6 +55,8 @@ def lively(pixels: np.ndarray) -> tuple[float, float, float, float]:
 
 def thumbnail(pixels: np.ndarray) -> np.ndarray:
     """The film in small, at most `THUMBNAIL` pixels a side."""
+    while min(pixels.shape) >= 2 and max(pixels.shape) >= 4 * THUMBNAIL:
+        pixels = halved(pixels)
     scale = THUMBNAIL / max(pixels.shape)
     size = tuple(max(1, round(scale * side)) for side in reversed(pixels.shape))
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) if scale < 1 else pixels

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 START_S = 180.0  # a second, but for a machine that has no time
 GRACE_S = 0.3  # the process stops itself; after so long it did not
 _CRASHED = tuple(-s for s in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL))
-_PIXEL = np.dtype(np.float32)
+_TYPES = {name: np.dtype(name) for name in ("uint16", "float32")}  # of pixels
 _KINDS = get_type_hints(Radiograph)
 
 
@@ -130,7 +130,7 @@ def _lay_out(data: bytes) -> int:
     desk = os.memfd_create("film", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with open(desk, "wb", closefd=False) as file:
         file.write(data)
-        file.truncate(max(len(data), MAX_PIXELS * _PIXEL.itemsize))
+        file.truncate(max(len(data), MAX_PIXELS * _TYPES["float32"].itemsize))
     fcntl.fcntl(desk, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     return desk
 
@@ -140,7 +140,8 @@ def _film(answer: dict[str, Any], desk: int) -> Radiograph:
         raise error_of(error)
     rows, columns = answer["shape"]
     check_size(rows, columns)
-    pixels = np.frombuffer(mmap.mmap(desk, rows * columns * _PIXEL.itemsize), _PIXEL).reshape(rows, columns)
+    kind = _TYPES[answer["type"]]
+    pixels = np.frombuffer(mmap.mmap(desk, rows * columns * kind.itemsize), kind).reshape(rows, columns)
     return Radiograph(pixels=pixels, **{name: _typed(name, value) for name, value in answer["facts"].items()})
 
 

@@ -80,7 +80,7 @@ def _of_array(pixels: np.ndarray) -> Radiograph:
     if pixels.ndim != 2 or pixels.dtype.kind not in "uif":
         raise BadRequest("an array must be one grey image (h, w) of integers or floats")
     check_size(*pixels.shape)
-    values = np.ascontiguousarray(pixels, np.float32)
+    values = np.ascontiguousarray(pixels, np.uint16 if pixels.dtype in (np.uint8, np.uint16) else np.float32)
     if not np.isfinite(values).all():
         raise BadRequest("an array must hold finite numbers only")
     own = values.copy() if values is pixels else values

@@ -8,13 +8,13 @@ import numpy as np
 
 from kneeoa.errors import NotARadiograph
 from kneeoa.imaging.field import field_of, lively, thumbnail
-from kneeoa.imaging.radiograph import Radiograph
+from kneeoa.imaging.radiograph import LEVELS, Radiograph, as_levels
 
 BILATERAL_ASPECT = 0.8  # [X] width / height from which a film can show both knees
 MIN_SIDE = 64  # [X] px; below, no knee joint can be told from noise
 MAX_ASPECT = 10  # [X] longer side / shorter; half of a long-leg film has 7, and a strip costs the search dearly
 CLIP_PERCENTILES = (5.0, 99.0)  # [X] the ancestors' process_xray(img, 5, 99)
-PERCENTILE_PIXELS = 4_000_000  # [X] of a larger image every second, third … pixel is ranked: sorting would take seconds
+RANKED_PIXELS = 1_000_000  # [X] of a larger image every second, third … row is counted
 FRAME = 0.05  # [X] share of the width, at either side, that counts as background
 
 
@@ -58,7 +58,7 @@ def correct_polarity(pixels: np.ndarray, declared: str | None) -> tuple[np.ndarr
 
 def inverted(pixels: np.ndarray) -> np.ndarray:
     """The film with the opposite polarity, in the same range of values."""
-    return pixels.max() + pixels.min() - pixels
+    return pixels.max() - pixels + pixels.min()
 
 
 def for_display(radiograph: Radiograph, rule: str) -> np.ndarray:
@@ -95,23 +95,34 @@ def to_8bit(pixels: np.ndarray) -> np.ndarray:
     NotARadiograph
         No contrast between the two percentiles.
     """
-    finite = np.isfinite(pixels)
-    known = pixels if finite.all() else pixels[finite]
-    ranked = known.ravel()[:: known.size // PERCENTILE_PIXELS + 1]
-    low, high = np.percentile(ranked, CLIP_PERCENTILES).tolist() if ranked.size else (0.0, 0.0)
+    levels, _, table = _stretched(pixels)
+    return np.asarray(cv2.LUT(levels, table))
+
+
+def _stretched(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A film's levels, how many pixels have each of the 65,536, and the 8-bit value of each."""
+    levels = as_levels(pixels)
+    known = levels if pixels.dtype == np.uint16 or np.isfinite(pixels).all() else levels[np.isfinite(pixels)][:, None]
+    counts = cv2.calcHist([known[:: known.size // RANKED_PIXELS + 1]], [0], None, [LEVELS], [0, LEVELS]).ravel()
+    below = np.cumsum(counts, dtype=np.float64)
+    low, high = np.searchsorted(below, np.multiply(CLIP_PERCENTILES, below[-1] / 100)).tolist()
     if not high > low:
         raise NotARadiograph
-    scaled = np.clip(pixels, low, high)  # a copy; from here in place, for a film may fill an eighth of a gigabyte
-    if known.size < pixels.size:
-        np.nan_to_num(scaled, copy=False, nan=low)
-    scaled -= low
-    scaled *= 255.0 / (high - low)
-    return np.rint(scaled, out=scaled).astype(np.uint8)
+    table = np.zeros(LEVELS, np.uint8)
+    table[low:high] = np.rint(np.arange(high - low) * (255.0 / (high - low)))
+    table[high:] = 255
+    return levels, counts, table
 
 
 def equalize(image: np.ndarray) -> np.ndarray:
     """[P] Histogram equalisation of a single-knee uint8 image; [X] the global one, not CLAHE."""
-    return np.asarray(cv2.equalizeHist(image))
+    return np.asarray(cv2.LUT(image, _equalising(np.bincount(image.ravel(), minlength=256))))
+
+
+def _equalising(counts: np.ndarray) -> np.ndarray:
+    """The equalised value of each of 256, uint8, from how many pixels have it."""
+    below = np.cumsum(counts) - counts[np.flatnonzero(counts)[0]]
+    return np.rint(below.clip(0) * (255.0 / max(below[-1], 1))).astype(np.uint8)
 
 
 def split_bilateral(width: int, overlap: float = 0.0) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -155,8 +166,20 @@ def prepare_single(pixels: np.ndarray, columns: tuple[int, int] | None = None) -
         The shorter side has fewer than 64 pixels or less than a tenth of the longer, or there is no contrast.
     """
     knee = pixels if columns is None else pixels[:, slice(*columns)]
-    if min(knee.shape) < MIN_SIDE:
+    check_shape(*knee.shape)
+    levels, counts, table = _stretched(knee)
+    return np.asarray(cv2.LUT(levels, _equalising(np.bincount(table, counts, minlength=256))[table]))
+
+
+def check_shape(height: int, width: int) -> None:
+    """Refuse what cannot be a single-knee image.
+
+    Raises
+    ------
+    NotARadiograph
+        The shorter side has fewer than 64 pixels or less than a tenth of the longer.
+    """
+    if min(height, width) < MIN_SIDE:
         raise NotARadiograph(f"A single-knee image needs at least {MIN_SIDE} pixels each way.")
-    if max(knee.shape) > MAX_ASPECT * min(knee.shape):
+    if max(height, width) > MAX_ASPECT * min(height, width):
         raise NotARadiograph(f"No film of a knee is {MAX_ASPECT} times as long as it is wide.")
-    return equalize(to_8bit(knee))

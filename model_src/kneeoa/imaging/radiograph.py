@@ -9,6 +9,7 @@ from kneeoa.tasks import Laterality
 
 MAX_PIXELS = 32_000_000  # a long-leg film at 0.14 mm has about 25 megapixels; a worker needs up to 16 bytes for each
 MAX_SIDE = 16_384
+LEVELS = 65_536  # of uint16
 MAX_BYTES = 64 << 20  # of a file: what the server accepts
 
 
@@ -18,8 +19,9 @@ class Radiograph:
 
     Attributes
     ----------
-    pixels : float32 ndarray of shape (h, w)
-        Arbitrary units, finite; bright = dense once the declared polarity is applied (a raster declares none).
+    pixels : uint16 or float32 ndarray of shape (h, w)
+        uint16 as stored, float32 where values are signed or were rescaled; arbitrary units, finite; bright = dense once the
+        declared polarity is applied (a raster declares none).
     spacing_mm : (row, column) or None
         Millimetres between pixel centres, None where the file says nothing believable.
     polarity : ``monochrome1``, ``monochrome2`` or None
@@ -80,3 +82,17 @@ def check_size(rows: int, columns: int) -> None:
         raise CorruptImage("The file claims an image without pixels.")
     if max(rows, columns) > MAX_SIDE or rows * columns > MAX_PIXELS:
         raise TooLarge(f"The image has more than {MAX_PIXELS // 10**6} megapixels or a side above {MAX_SIDE} pixels.")
+
+
+def as_levels(pixels: np.ndarray) -> np.ndarray:
+    """Grey values as uint16: integers keep their steps, others get about 65,536. NaN becomes 0, as dark as the darkest."""
+    if pixels.dtype == np.uint16:
+        return pixels
+    finite = np.isfinite(pixels)
+    known = pixels if finite.all() else pixels[finite]
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+    step = (LEVELS - 1) / ((high - low) or 1.0)
+    scaled = (pixels - low) * (np.floor(step) if step >= 1 else step)
+    if known.size < pixels.size:
+        scaled = np.nan_to_num(scaled, copy=False, nan=0.0).clip(0, LEVELS - 1)
+    return np.rint(scaled, out=scaled).astype(np.uint16)

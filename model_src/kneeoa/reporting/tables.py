@@ -27,7 +27,7 @@ COLUMNS = (
 
 
 def rows_of(file: str, reply: Message) -> list[Row]:
-    """One row a knee; a film that could not be read is one row with its error code."""
+    """One row per knee; a film that could not be read is one row with its error code."""
     empty: Row = {**dict.fromkeys(COLUMNS), "file": file}
     if reply["status"] == "error":
         return [{**empty, "knee": "unknown", "status": "error", "error_code": reply["error"]["code"]}]

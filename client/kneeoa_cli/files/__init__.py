@@ -1,0 +1,1 @@
+"""What is read from disk, and what is written to it."""

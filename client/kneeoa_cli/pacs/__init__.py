@@ -1,0 +1,1 @@
+"""Between a PACS and a server: radiographs come in, reports go back."""

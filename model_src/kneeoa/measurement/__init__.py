@@ -1,0 +1,1 @@
+"""Lengths on a radiograph, without a network."""

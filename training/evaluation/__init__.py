@@ -1,0 +1,1 @@
+"""How good they are: metrics, reports, reference populations."""

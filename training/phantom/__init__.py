@@ -1,6 +1,0 @@
-"""Draws synthetic knee radiographs with all eight labels controlled and exact geometry."""
-
-from training.phantom.film import draw_film, draw_joint
-from training.phantom.grades import kl_of, sample_grades
-
-__all__ = ["draw_film", "draw_joint", "kl_of", "sample_grades"]

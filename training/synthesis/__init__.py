@@ -1,0 +1,1 @@
+"""Knees and films that are drawn or composed, with known labels."""
