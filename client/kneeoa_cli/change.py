@@ -12,7 +12,7 @@ import numpy as np
 from kneeoa.geometry import Box, crop
 from kneeoa.messages import Message
 
-NOISE_MM = 0.2  # s.d. of reading a film again: phantoms at 0.2 and 0.4 mm a pixel 0.14 and 0.21, real films 0.17
+NOISE_MM = 0.25  # s.d. of a reading: phantoms at 0.2 and 0.4 mm a pixel 0.25 and 0.27; real films read again 0.17
 NORMAL_95 = 1.96
 YEAR = 365.25  # days
 SCALE_MM = 0.25  # a pixel of a joint's picture

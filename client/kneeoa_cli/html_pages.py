@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader
 from kneeoa.messages import Message
 from kneeoa.reporting.figure import label_kinds, origin, versions, width
 from kneeoa.tasks import KL, OA, TASKS
-from kneeoa_cli.change import changes, rate
+from kneeoa_cli.change import NOISE_MM, changes, rate
 from kneeoa_cli.files.names import digest, printable
 from kneeoa_cli.files.outputs import Outputs
 from kneeoa_cli.files.tables import rows_of
@@ -73,7 +73,7 @@ def write_report(
             page = f"change-{digest(' '.join(sorted({films[name].study for name in names})))[:10]}"
             moved[patient] = page, title
             told = {side: _changed(visits, films, say) for side, visits in sides.items()}
-            write(page, "change.html", title=title, sides=told)
+            write(page, "change.html", title=title, sides=told, noise_mm=NOISE_MM)
     for study, names in studies.items():
         title = _title(study_films := {name: films[name] for name in names}, replies, say)
         links = sorted({moved[page.patient] for page in study_films.values() if page.patient in moved})
