@@ -1,6 +1,7 @@
 """A report's content tree, and replies in which something is missing."""
 
 from collections.abc import Iterator
+from copy import deepcopy
 
 import pydicom
 
@@ -20,15 +21,26 @@ def name_of(item: pydicom.Dataset) -> pydicom.Dataset:
 
 
 def spoilt(kind: str, reply: dict) -> dict:
-    first, second = reply["knees"]
+    """The reply of a film without spacing, on which a side or a knee is not known."""
+    knees = deepcopy(reply["knees"])
+    for place in [place for knee in knees for space in knee["joint_space"].values() for place in space.values()]:
+        place["mm"] = None
+    first, second = knees
     hidden = {"grade": None, "probabilities": None, "withheld": "unknown_side"}
     compartments = {task.name: hidden for task in TASKS if task.compartment}
-    lost = {**second, "status": "not_found", "reason": "no_knee_like_region", "grades": None, "box": None}
-    unknown = {**first, "knee": "unknown", "grades": {**first["grades"], **compartments}}
-    knees = {
+    lost = {
+        **second,
+        "status": "not_found",
+        "reason": "no_knee_like_region",
+        "grades": None,
+        "box": None,
+        "joint_space": None,
+    }
+    unknown = {**first, "knee": "unknown", "grades": {**first["grades"], **compartments}, "joint_space": None}
+    kinds = {
         "unknown side": [unknown],
         "one lost": [first, lost],
         "both lost": [lost, lost],
         "no spacing": [first, second],
     }
-    return {**reply, "knees": knees[kind], "film": {**reply["film"], "spacing_mm": None}}
+    return {**reply, "knees": kinds[kind], "film": {**reply["film"], "spacing_mm": None}}

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import re
+from copy import deepcopy
 
 import highdicom as hd
 import numpy as np
@@ -10,9 +11,6 @@ import pydicom
 import pytest
 from pydicom.sr.codedict import codes
 
-from kneeoa.geometry import KeyPoints
-from kneeoa.measurement.joint_space import JointSpace, joint_spaces
-from kneeoa.reporting import structured_report as module
 from kneeoa.reporting.coding import SCHEME, meanings
 from kneeoa.reporting.dicom import secondary_capture, structured_report
 from kneeoa.reporting.structured_report import LINE, OSTEOARTHRITIS
@@ -73,9 +71,11 @@ def test_what_a_viewer_shows_of_a_knee_begins_with_its_grade_and_its_joint_space
     assert zeros  # or the line above would hold anyway
 
 
-def test_a_closed_joint_says_so_in_the_name_since_its_number_may_not_be_shown(graded, monkeypatch):
-    data, film, reply = graded
-    monkeypatch.setattr(module, "joint_spaces", lambda *_: (JointSpace(9, 5, 5), JointSpace(20, 5, 8)))
+def test_a_closed_joint_says_so_in_the_name_since_its_number_may_not_be_shown(graded):
+    data, film, reply = graded[0], graded[1], deepcopy(graded[2])
+    for knee in reply["knees"]:
+        knee["joint_space"]["lateral"]["minimum"] |= {"mm": 1.2}
+        knee["joint_space"]["medial"]["minimum"] |= {"mm": 0.0, "px": 0.0, "ends": [[9.0, 5.0], [9.0, 5.0]]}
 
     widths = [
         item for item in items_of(structured_report(data, film, reply)) if name_of(item).CodeValue.startswith("JSW_")
@@ -96,16 +96,16 @@ def test_places_are_in_the_films_pixels(report, graded):
         items = group[0].ContentSequence
         points = np.reshape(named(items, "KEY_POINTS")[0].GraphicData, (6, 2))
         assert points == pytest.approx(np.array(list(knee["key_points"].values())), abs=1e-3)
-        for place in joint_spaces(film, KeyPoints.from_array(points)):
-            line = next(lines)
+        for side, space in knee["joint_space"].items():
+            line, place = next(lines), space["minimum"]
             (width,) = line.get_measurements()
             (again,) = (m for m in group.get_measurements() if m.name.value == width.name.value)
             (drawn,) = width.referenced_coordinates
-            assert (x := np.reshape(drawn.GraphicData, (2, 2)))[:, 0] == pytest.approx(place.x, abs=0.5)
-            assert again.value == width.value == pytest.approx(place.width * reply["film"]["spacing_mm"][0], abs=0.01)
-            assert x[1, 1] - x[0, 1] == pytest.approx(place.width, abs=0.01)
+            assert np.reshape(drawn.GraphicData, (2, 2)) == pytest.approx(np.array(place["ends"]), abs=1e-3)
+            assert again.value == width.value == place["mm"]  # as the figure and the tables have it
+            assert width.name.value == {"lateral": "JSW_L", "medial": "JSW_M"}[side]
             lateral_at_left = knee["knee"] == "R"
-            assert (place.x < points[:, 0].mean()) == ((width.name.value == "JSW_L") == lateral_at_left)
+            assert (place["ends"][0][0] < points[:, 0].mean()) == ((side == "lateral") == lateral_at_left)
             assert line.finding_sites[0].laterality == group.finding_sites[0].laterality
             assert line.tracking_identifier == LINE
     for item in items_of(report):
@@ -213,7 +213,7 @@ def test_what_is_not_known_is_not_said(graded, kind, groups):
 
 def test_two_knees_of_unknown_side_are_two_in_a_viewer_that_tracks_them(graded):
     data, film, reply = graded
-    unknown = [{**knee, "knee": "unknown"} for knee in reply["knees"]]
+    unknown = [{**knee, "knee": "unknown", "joint_space": None} for knee in reply["knees"]]
     mixed = [unknown[0], {**unknown[1], "status": "rejected", "reason": "implant", "grades": None, "box": None}]
     for knees in (unknown, mixed):
         made = structured_report(data, film, {**reply, "knees": knees})

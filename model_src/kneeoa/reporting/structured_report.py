@@ -16,8 +16,7 @@ from pydicom.sr.coding import Code
 
 import kneeoa
 from kneeoa.geometry import Box, KeyPoints
-from kneeoa.measurement.joint_space import JointSpace, joint_spaces
-from kneeoa.messages import Message, shown_as
+from kneeoa.messages import Message
 from kneeoa.remarks import WORDS
 from kneeoa.reporting.carried import MODEL, carried_over, header, made_as, reference, uid
 from kneeoa.reporting.coding import identification, ours
@@ -103,7 +102,7 @@ class _Knee:
             yield self._ungraded()
             return
         key_points = KeyPoints.from_array(list(self.knee["key_points"].values()))
-        spaces = self._spaces(key_points)
+        spaces = self._spaces()
         yield self._graded(key_points, spaces)
         for side, space in spaces.items():
             yield self._width_group(side, space)
@@ -117,7 +116,7 @@ class _Knee:
         )
 
     def _graded(
-        self, key_points: KeyPoints, spaces: dict[str, JointSpace]
+        self, key_points: KeyPoints, spaces: dict[str, Message]
     ) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations:
         """Where it is, its grades with their probabilities, and how wide its joint spaces are."""
         grades = {task: self.knee["grades"][task.name] for task in TASKS}
@@ -151,10 +150,9 @@ class _Knee:
         group[0].ContentSequence.append(place)
         return group
 
-    def _width_group(self, side: str, space: JointSpace) -> sr.MeasurementsAndQualitativeEvaluations:
+    def _width_group(self, side: str, space: Message) -> sr.MeasurementsAndQualitativeEvaluations:
         """The width of one joint space again, with the line that it is the length of."""
-        line = np.array([(space.x, space.y1), (space.x, space.y2)])
-        place = sr.CoordinatesForMeasurement("POLYLINE", self._within(line), self._image())
+        place = sr.CoordinatesForMeasurement("POLYLINE", self._within(np.array(space["ends"])), self._image())
         who = self._who() | {"tracking_identifier": sr.TrackingIdentifier(self._uid(f"JSW {side}"), LINE)}
         group = sr.MeasurementsAndQualitativeEvaluations(**who, measurements=[self._width(side, space, [place])])
         label = f"{'right' if self.knee['knee'] == 'R' else 'left'} knee, {side}"
@@ -163,21 +161,17 @@ class _Knee:
         return group
 
     def _width(
-        self, side: str, space: JointSpace, places: list[sr.CoordinatesForMeasurement] | None = None
+        self, side: str, space: Message, places: list[sr.CoordinatesForMeasurement] | None = None
     ) -> sr.Measurement:
-        name, millimetres = ours(f"JSW_{side[0].upper()}"), round(space.width * self.reply["film"]["spacing_mm"][0], 2)
+        name, millimetres = ours(f"JSW_{side[0].upper()}"), space["mm"]
         meaning = f"JSW, {side}" if places else name.meaning  # short beside the line, where viewers have little room
         name = name._replace(meaning=meaning if millimetres else f"{meaning}: none, the bones touch")
         return sr.Measurement(name, millimetres, codes.UCUM.Millimeter, referenced_coordinates=places)
 
-    def _spaces(self, key_points: KeyPoints) -> dict[str, JointSpace]:
-        """By compartment; none where the side, or the size of a pixel, is unknown."""
-        names = {Laterality.RIGHT: ("lateral", "medial"), Laterality.LEFT: ("medial", "lateral")}.get(
-            shown_as(self.knee)
-        )
-        if not (names and self.reply["film"]["spacing_mm"]):
-            return {}
-        return dict(zip(names, joint_spaces(self.film, key_points), strict=True))
+    def _spaces(self) -> dict[str, Message]:
+        """The narrowest place by compartment, as the reply has it; none where the side, or the size of a pixel, is unknown."""
+        found = {side: space["minimum"] for side, space in (self.knee["joint_space"] or {}).items()}
+        return {side: space for side, space in found.items() if space["mm"] is not None}
 
     def _who(self) -> dict[str, Any]:
         return {
