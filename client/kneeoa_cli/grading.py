@@ -91,7 +91,7 @@ class Pages:
         if self.dicom:
             from kneeoa.reporting.dicom import delivered_with
 
-            for ending, file in delivered_with(data, shown, page, reply, self.opacity).items():
+            for ending, file in delivered_with(data, page, reply, self.opacity).items():
                 self._write(self.dicom, f"{name}.{ending}", file)
 
     def _write(self, folder: Path, name: str, data: bytes) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 
 from kneeoa.messages import Message
-from kneeoa.reporting.figure import label_kinds, origin, versions, width
+from kneeoa.reporting.figure import kl_2_or_more, label_kinds, origin, versions, width
 from kneeoa.tasks import KL, OA, TASKS
 from kneeoa_cli.change import NOISE_MM, changes, rate
 from kneeoa_cli.files.names import digest, printable
@@ -118,7 +118,7 @@ def _section(name: str, reply: Message, picture: Path, say: Words) -> dict[str, 
         {
             "side": say[knee["knee"]],
             "kl": knee["grades"][KL.name]["grade"] if knee["grades"] else None,
-            "kl2": knee["grades"] and sum(knee["grades"][KL.name]["probabilities"][2:]),
+            "kl2": knee["grades"] and kl_2_or_more(knee),
             "reason": say["remark"].get(knee["reason"], knee["reason"]),
             "warnings": [say["remark"].get(word, word) for word in knee["warnings"]],
             "widths": knee.get("joint_space"),
@@ -157,7 +157,7 @@ def _changed(visits: list[dict[str, Any]], films: dict[str, Page], say: Words) -
                 "date": visit["date"],
                 "page": f"{page.study}.html",
                 "kl": knee["grades"][KL.name]["grade"],
-                "kl2": sum(knee["grades"][KL.name]["probabilities"][2:]),
+                "kl2": kl_2_or_more(knee),
                 "widths": knee.get("joint_space"),
                 "picture": joint and _embedded(joint),
             }

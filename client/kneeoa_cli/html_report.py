@@ -17,7 +17,7 @@ from kneeoa_cli.files.names import digest
 from kneeoa_cli.files.outputs import Outputs
 from kneeoa_cli.grading import all_graded, counted, grade_all
 from kneeoa_cli.html_pages import Page, write_report
-from kneeoa_client.client import ANY_VIEW, Client
+from kneeoa_client.client import ANY_VIEW, EXPLAIN, Client
 
 HEADER = "StudyInstanceUID", "PatientID", "IssuerOfPatientID", "StudyDate", "BodyPartExamined"
 
@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     films = list(walk(arguments.paths, skipped))
     outputs = Outputs.beside(films)
     server = Client.find(arguments.server, arguments.key_file, arguments.proxy)
-    server.headers = {"X-Kneeoa-Explain": arguments.explain, **(ANY_VIEW if arguments.any_view else {})}
+    server.headers = {EXPLAIN: arguments.explain, **(ANY_VIEW if arguments.any_view else {})}
     opacity = OPACITY if arguments.opacity is None else arguments.opacity
     folder: Path = arguments.html
     folder.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ def anonymous(**elements) -> bytes:
 def test_a_studys_films_and_their_objects_can_be_told_apart_and_name_each_other(graded):
     _, film, reply = graded
     data = anonymous(SeriesNumber=2, InstanceNumber=3)
-    report, capture = structured_report(data, film, reply), secondary_capture(data, PAGE, reply)
+    report, capture = structured_report(data, reply), secondary_capture(data, PAGE, reply)
 
     assert report.SeriesDescription == "kneeoa grades (research), series 2 image 3"
     assert capture.SeriesDescription == "kneeoa figure (research), series 2 image 3"
@@ -56,7 +56,7 @@ def test_a_bare_header_is_enough_and_what_is_burned_in_is_told(graded):
 @pytest.mark.parametrize("data", [b"no DICOM", make_dicom(gradient())], ids=["png", "no study"])
 def test_a_film_without_a_study_is_one_coded_error(graded, data):
     _, film, reply = graded
-    for make in (lambda: secondary_capture(data, PAGE, reply), lambda: structured_report(data, film, reply)):
+    for make in (lambda: secondary_capture(data, PAGE, reply), lambda: structured_report(data, reply)):
         with pytest.raises(NoDicomStudy) as error:
             make()
         assert (error.value.code, error.value.stage) == ("no_dicom_study", "report")
@@ -71,7 +71,7 @@ def test_what_is_damaged_in_a_header_is_left_empty_and_never_repeated(graded, ca
     recwarn.clear()
     caplog.clear()
 
-    for made in (secondary_capture(data, PAGE, reply), structured_report(data, film, reply)):
+    for made in (secondary_capture(data, PAGE, reply), structured_report(data, reply)):
         read = pydicom.dcmread(BytesIO(as_file(made)))
         assert [str(read.get(name) or "") for name in damaged] == ["", "", "", "", "ISO_IR 192"]
         assert read.PatientID == "4711"

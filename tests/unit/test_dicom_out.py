@@ -72,14 +72,12 @@ def test_what_a_viewer_shows_of_a_knee_begins_with_its_grade_and_its_joint_space
 
 
 def test_a_closed_joint_says_so_in_the_name_since_its_number_may_not_be_shown(graded):
-    data, film, reply = graded[0], graded[1], deepcopy(graded[2])
+    data, reply = graded[0], deepcopy(graded[2])
     for knee in reply["knees"]:
         knee["joint_space"]["lateral"]["minimum"] |= {"mm": 1.2}
         knee["joint_space"]["medial"]["minimum"] |= {"mm": 0.0, "px": 0.0, "ends": [[9.0, 5.0], [9.0, 5.0]]}
 
-    widths = [
-        item for item in items_of(structured_report(data, film, reply)) if name_of(item).CodeValue.startswith("JSW_")
-    ]
+    widths = [item for item in items_of(structured_report(data, reply)) if name_of(item).CodeValue.startswith("JSW_")]
 
     closed = [name_of(item).CodeMeaning for item in widths if not item.MeasuredValueSequence[0].NumericValue]
     assert len(closed) == 4
@@ -152,16 +150,16 @@ def test_same_study_new_series_and_the_film_untouched(files):
 
 def test_the_same_film_and_software_give_the_same_instances(graded):
     data, film, reply = graded
-    first, again = (structured_report(data, film, reply).SOPInstanceUID for _ in range(2))
+    first, again = (structured_report(data, reply).SOPInstanceUID for _ in range(2))
     other = {**reply, "model": {**reply["model"], "grader": {**reply["model"]["grader"], "sha256": "0" * 64}}}
 
     assert first == again
-    assert structured_report(data, film, reply, 0.6).SOPInstanceUID != first  # it names another page
+    assert structured_report(data, reply, 0.6).SOPInstanceUID != first  # it names another page
     unknown = {**reply, "knees": [{**reply["knees"][0], "knee": "unknown"}]}
-    assert structured_report(data, film, unknown).SOPInstanceUID != first
+    assert structured_report(data, unknown).SOPInstanceUID != first
     pages = [secondary_capture(data, PAGE, reply, opacity).SOPInstanceUID for opacity in (0.5, 0.5, 0.6)]
     assert pages[0] == pages[1] != pages[2]
-    assert structured_report(data, film, other).SOPInstanceUID != first
+    assert structured_report(data, other).SOPInstanceUID != first
 
 
 def test_every_code_of_ours_is_documented(report):
@@ -191,7 +189,7 @@ def codes_in(dataset):
 )
 def test_what_is_not_known_is_not_said(graded, kind, groups):
     data, film, reply = graded
-    made = structured_report(data, film, spoilt(kind, reply))
+    made = structured_report(data, spoilt(kind, reply))
 
     report = hd.sr.Comprehensive3DSR.from_dataset(made)
     found = report.content.get_planar_roi_measurement_groups()
@@ -216,7 +214,7 @@ def test_two_knees_of_unknown_side_are_two_in_a_viewer_that_tracks_them(graded):
     unknown = [{**knee, "knee": "unknown", "joint_space": None} for knee in reply["knees"]]
     mixed = [unknown[0], {**unknown[1], "status": "rejected", "reason": "implant", "grades": None, "box": None}]
     for knees in (unknown, mixed):
-        made = structured_report(data, film, {**reply, "knees": knees})
+        made = structured_report(data, {**reply, "knees": knees})
 
         content = hd.sr.Comprehensive3DSR.from_dataset(made).content
         groups = content.get_planar_roi_measurement_groups() + content.get_image_measurement_groups()

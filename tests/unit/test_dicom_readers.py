@@ -53,7 +53,7 @@ def test_pixelmeds_validator_finds_no_error_in_a_report(graded, tmp_path):
     """
     data, film, reply = graded
     lost = {**spoilt("one lost", reply), "film": reply["film"]}
-    (file := tmp_path / "sr.dcm").write_bytes(as_file(structured_report(data, film, lost)))
+    (file := tmp_path / "sr.dcm").write_bytes(as_file(structured_report(data, lost)))
     limits = [
         f"-Djdk.xml.xpath{of}Limit=0" for of in ("ExprOp", "ExprGrp", "TotalOp")
     ]  # its style sheet is beyond them

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from kneeoa.disclaimer import DISCLAIMER
 from kneeoa.errors import KneeOaError
-from kneeoa.imaging.prepare import correct_polarity, to_8bit
+from kneeoa.imaging.prepare import for_display
 from training.data.stored import read_film
 
 SHOWN = 40
@@ -58,7 +58,7 @@ def _sheet(missing: pd.DataFrame, root: Path, path: Path) -> int:
             radiograph = read_film(root / str(film))[0]
         except KneeOaError:
             continue
-        image = to_8bit(correct_polarity(radiograph.pixels, radiograph.polarity)[0])
+        image = for_display(radiograph, rule="")  # nobody had to invert it to find a knee
         scale = HEIGHT / image.shape[0]
         why = ", ".join(f"{side} {reason}" for side, reason in zip(rows["side"], rows["reason"], strict=True))
         films.append(

@@ -15,11 +15,12 @@ from kneeoa.detection.cascade import Cascade
 from kneeoa.detection.detector import Detector
 from kneeoa.geometry import KeyPoints, main_joint
 from kneeoa.measurement.joint_space import LOADED, joint_spaces
+from kneeoa.pipeline import WEIGHTS
 from kneeoa.tasks import Laterality
 from training.data.key_points import locate_in_crop
 from training.data.knee_kl import Knee, read_knee_kl
 from training.data.landmarks import GOOD_FIT, joint_space_mm
-from training.evaluation.evaluate import WEIGHTS, joint_of
+from training.evaluation.evaluate import joint_of
 from training.synthesis.phantom.anatomy import draw_anatomy, draw_size, surface_y
 from training.synthesis.phantom.film import draw_joint
 from training.synthesis.phantom.grades import sample_grades

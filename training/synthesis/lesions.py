@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from kneeoa.geometry import KeyPoints
-from kneeoa.measurement.joint_space import strongest_path, trace
+from kneeoa.measurement.joint_space import strongest_path
 from training.data.knee_kl import SIX
 from training.data.landmarks import FEMUR, LOADED, TIBIA
 from training.synthesis.phantom.anatomy import GAP_LEFT, SPUR_MM
@@ -58,7 +58,7 @@ def _surfaces(image: np.ndarray, landmarks: np.ndarray, mm: float) -> tuple[np.n
     for part, sign in ((landmarks[FEMUR], -1), (landmarks[TIBIA], 1)):
         x = np.arange(np.ceil(part[0, 0]), np.floor(part[-1, 0]) + 1)
         row = np.interp(x, np.maximum.accumulate(part[:, 0]), part[:, 1])
-        surfaces.append(np.interp(columns, x, row + trace(sign * steep, x, row, reach)))
+        surfaces.append(np.interp(columns, x, row + _trace(sign * steep, x, row, reach)))
     femur, tibia = surfaces
     return np.minimum(femur, tibia - 0.5), tibia
 
@@ -226,3 +226,12 @@ def draw_lesions(
         reach = SPUR_MM[grades[name]] * rng.uniform(0.85, 1.15)
         drawn = _grow(rng, drawn, corner, outward, shaft, reach, look, mm_per_px)
     return np.clip(np.round(drawn), 0, 255).astype(np.uint8), KeyPoints.from_array(points[SIX])
+
+
+def _trace(edges: np.ndarray, x: np.ndarray, y: np.ndarray, reach: int, stiffness: float = 2.0) -> np.ndarray:
+    """Rows from ``y`` to the path with the strongest edge beside the points (x, y), at most ``reach`` away, float (n,)."""
+    offsets = np.arange(-reach, reach + 1)
+    columns = x[:, None].repeat(len(offsets), 1).astype(np.float32)
+    rows = (y[:, None] + offsets).astype(np.float32)
+    found = cv2.remap(edges, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return strongest_path(found, stiffness)

@@ -16,7 +16,7 @@ from kneeoa_cli.pacs.dicomweb import WebPeer
 from kneeoa_cli.pacs.dimse import DeliveryFailed, DimsePeer, Peer, PeerAway, header_of, says_knee
 from kneeoa_cli.pacs.provider import listen
 from kneeoa_cli.pacs.spool import Spool
-from kneeoa_client.client import Client, ServerError
+from kneeoa_client.client import EXPLAIN, Client, ServerError
 
 log = logging.getLogger(__name__)
 NO_KNEE = ("no_knee_like_region", "low_score")  # reasons that the detector has for what is no knee
@@ -38,7 +38,7 @@ class Loop:
 
     def start(self) -> list[threading.Thread]:
         self.server.closing = self.closing
-        self.server.headers = {"X-Kneeoa-Explain": "KL"}
+        self.server.headers = {EXPLAIN: "KL"}
         self.spool.retry(FAILURES)
         jobs = {"grade": self._grade_all, "deliver": self._deliver_all}
         threads = [threading.Thread(target=self._run, args=(name, job), name=name) for name, job in jobs.items()]

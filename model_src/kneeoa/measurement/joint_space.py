@@ -22,10 +22,8 @@ _CONDYLE = 0.013, 0.018, 0.015, 0.002, -0.014
 _PLATEAU = 0.004, 0.006, 0.002, -0.005, -0.013
 _STIFFNESS = 1.0  # low, since detected key points are 2 mm off
 _REACH, _FINE = 0.12, 0.003  # in W: how far from there a surface is sought, and how finely edges are seen
-_ALONG, _NEAR = (
-    0.012,
-    0.012,
-)  # in W: edges are averaged along the joint line; how far from the traced edge its steepest place is
+_ALONG = 0.012  # in W: edges are averaged along the joint line
+_NEAR = 0.012  # in W: how far from the traced edge its steepest place is
 _FLOOR, _BRIGHT = 0.015, 2.0  # in W: the plateau's floor; its weight against the edge's
 _OPEN = 0.15  # how much darker than the bones beside it a space is, in standard deviations of the knee; less is closed
 _MIN_W = 24  # px; below, there is nothing to trace
@@ -162,15 +160,6 @@ def _sampled(image: np.ndarray, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def _normal(values: np.ndarray) -> np.ndarray:
     return values / (values.std() + 1e-6)
-
-
-def trace(edges: np.ndarray, x: np.ndarray, y: np.ndarray, reach: int, stiffness: float = 2.0) -> np.ndarray:
-    """Rows from ``y`` to the path with the strongest edge beside the points (x, y), at most ``reach`` away, float (n,)."""
-    offsets = np.arange(-reach, reach + 1)
-    columns = x[:, None].repeat(len(offsets), 1).astype(np.float32)
-    rows = (y[:, None] + offsets).astype(np.float32)
-    found = cv2.remap(edges, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return strongest_path(found, stiffness)
 
 
 def strongest_path(edge: np.ndarray, stiffness: float) -> np.ndarray:

@@ -5,7 +5,6 @@ A film graded twice alike gets the same instance UIDs (docs/dicom.md).
 
 from io import BytesIO
 
-import numpy as np
 from matplotlib.figure import Figure
 from pydicom import Dataset
 
@@ -18,15 +17,14 @@ from kneeoa.reporting.structured_report import structured_report
 
 def deliverables(data: bytes, reply: Message, opacity: float = OPACITY) -> dict[str, bytes]:
     """Both objects as DICOM files, by the ending of their names; see `structured_report` and `secondary_capture`."""
-    film = displayed(data, reply)
-    return delivered_with(data, film, draw_figure(film, reply, opacity=opacity), reply, opacity)
+    return delivered_with(data, draw_figure(displayed(data, reply), reply, opacity=opacity), reply, opacity)
 
 
-def delivered_with(data: bytes, film: np.ndarray, figure: Figure, reply: Message, opacity: float) -> dict[str, bytes]:
-    """The same, of a ``film`` as `displayed` and a ``figure`` that are there already."""
+def delivered_with(data: bytes, figure: Figure, reply: Message, opacity: float) -> dict[str, bytes]:
+    """The same, of a ``figure`` that is there already."""
     page = as_image(figure)
     objects = {
-        "sr": structured_report(data, film, reply, opacity),
+        "sr": structured_report(data, reply, opacity),
         "sc": secondary_capture(data, page, reply, opacity),
     }
     return {f"{kind}.dcm": as_file(dataset) for kind, dataset in objects.items()}

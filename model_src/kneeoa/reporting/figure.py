@@ -19,7 +19,7 @@ from kneeoa.imaging import decode
 from kneeoa.imaging.prepare import for_display
 from kneeoa.messages import Message, decode_png, encode_png, shown_as
 from kneeoa.remarks import WORDS
-from kneeoa.tasks import COMPARTMENT_TASKS, KL, OA, Laterality
+from kneeoa.tasks import COMPARTMENT_TASKS, KL, OA, OA_FROM_KL, Laterality
 
 log = logging.getLogger(__name__)
 SIZE = 16.0, 9.0  # inches
@@ -180,10 +180,13 @@ def _bars(axes: Axes, knee: Message) -> None:
         axes.text(-0.02, grade, f"KL {grade}", va="center", ha="right", fontsize=11, color=INK)
     axes.plot([0, 0], [-0.5, KL.grades - 0.5], color=INK, linewidth=1)
     axes.set(xlim=(-0.28, 1.1), ylim=(KL.grades - 0.5, -0.5))
-    axes.set_title(
-        f"Probability of KL 2 or more: {sum(found['probabilities'][2:]):.0%}", fontsize=11, color=INK, loc="left"
-    )
+    axes.set_title(f"Probability of KL 2 or more: {kl_2_or_more(knee):.0%}", fontsize=11, color=INK, loc="left")
     axes.set_axis_off()
+
+
+def kl_2_or_more(knee: Message) -> float:
+    """The probability of KL 2 or more of a graded knee."""
+    return float(sum(knee["grades"][KL.name]["probabilities"][OA_FROM_KL:]))
 
 
 def _table(axes: Axes, knee: Message) -> None:

@@ -29,15 +29,13 @@ _Group = sr.PlanarROIMeasurementsAndQualitativeEvaluations | sr.MeasurementsAndQ
 LINE = "Cornerstone3DTools@^0.1.0:Length"  # the tracking identifier that Cornerstone's length tool writes and looks for
 
 
-def structured_report(data: bytes, film: np.ndarray, reply: Message, opacity: float = OPACITY) -> Dataset:
+def structured_report(data: bytes, reply: Message, opacity: float = OPACITY) -> Dataset:
     """The grades of a film: complete, preliminary, unverified.
 
     Parameters
     ----------
     data : bytes
         The DICOM file that was graded.
-    film : uint8 ndarray (h, w)
-        The same as `kneeoa.reporting.figure.displayed`, to measure joint spaces in.
     reply : dict
         Its reply.
     opacity : float
@@ -56,9 +54,7 @@ def structured_report(data: bytes, film: np.ndarray, reply: Message, opacity: fl
             sr.ObservationContext(observer_device_context=sr.ObserverContext(codes.DCM.Device, device)),
             procedure_reported=codes.LN.XRUnspecifiedBodyRegion,
             imaging_measurements=[
-                group
-                for at, knee in enumerate(reply["knees"])
-                for group in _Knee(source, film, reply, knee, at).groups()
+                group for at, knee in enumerate(reply["knees"]) for group in _Knee(source, reply, knee, at).groups()
             ],
             title=codes.DCM.ImagingMeasurementReport,
         )[0]
@@ -92,7 +88,6 @@ class _Knee:
     """A knee that was expected, as groups of the report."""
 
     source: Dataset
-    film: np.ndarray
     reply: Message
     knee: Message
     at: int
@@ -111,7 +106,7 @@ class _Knee:
         """Why it has no grades, and where it was sought: without a region, OHIF shows no film."""
         return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
             **self._who(),
-            referenced_region=self._region(self.knee["box"] or (0, 0, *self.film.shape[::-1])),
+            referenced_region=self._region(self.knee["box"] or (0, 0, *self._size)),
             qualitative_evaluations=[sr.QualitativeEvaluation(ours("NOT_GRADED"), ours(self.knee["reason"].upper()))],
         )
 
@@ -193,9 +188,14 @@ class _Knee:
         corners = np.array([(b.x1, b.y1), (b.x2, b.y1), (b.x2, b.y2), (b.x1, b.y2), (b.x1, b.y1)])
         return sr.ImageRegion("POLYLINE", self._within(corners), self._image())
 
+    @property
+    def _size(self) -> tuple[int, int]:
+        """Width and height of the film, px."""
+        return self.reply["film"]["width"], self.reply["film"]["height"]
+
     def _within(self, points: np.ndarray) -> np.ndarray:
         """On the image, as SCOORD demands; its frame is ours: (0, 0) is the outer corner of the first pixel."""
-        return np.clip(points, 0, self.film.shape[::-1])
+        return np.clip(points, 0, self._size)
 
     def _image(self) -> sr.SourceImageForRegion:
         return sr.SourceImageForRegion(self.source.SOPClassUID, self.source.SOPInstanceUID)
