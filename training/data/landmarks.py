@@ -24,6 +24,7 @@ def mirrored_landmarks(landmarks: np.ndarray, width: float) -> np.ndarray:
 def as_right(knee: Knee) -> tuple[np.ndarray, np.ndarray]:
     """The knee's image and landmarks, mirrored where it is a left one."""
     image, landmarks = knee.image(), knee.landmarks
+    assert landmarks is not None
     if knee.side is Laterality.LEFT:
         return np.ascontiguousarray(image[:, ::-1]), mirrored_landmarks(landmarks, image.shape[1])
     return image, landmarks

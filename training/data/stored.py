@@ -65,9 +65,9 @@ def film_bytes(path: Path, size: int = -1) -> bytes:
                 if member.isfile() and may_be_film(member.name):
                     if member.size > MAX_BYTES:
                         raise TooLarge
-                    file = archive.extractfile(member)
-                    assert file is not None
-                    data = file.read(size)
+                    packed = archive.extractfile(member)
+                    assert packed is not None
+                    data = packed.read(size)
                     if size < 0 and len(data) < member.size:
                         raise CorruptImage
                     return data
@@ -149,7 +149,7 @@ def _mended(data: bytes) -> tuple[bytes, str]:
                 (True, True): uid.ImplicitVRLittleEndian,
                 (False, True): uid.ExplicitVRLittleEndian,
                 (False, False): uid.ExplicitVRBigEndian,
-            }[ds.original_encoding]
+            }[ds.original_encoding]  # type: ignore[index]  # it was read, so it has one
         if "SOPClassUID" not in ds and ds.get("Modality") in _RADIOGRAPHY:
             repairs.append("no SOP class")
             ds.SOPClassUID = uid.ComputedRadiographyImageStorage

@@ -25,7 +25,7 @@ from kneeoa.geometry import KeyPoints, crop, main_joint
 from kneeoa.grading.grader import GradedKnee, Grader
 from kneeoa.imaging.prepare import prepare_single
 from kneeoa.pipeline import WEIGHTS
-from kneeoa.tasks import KL, TASKS, Laterality, Task
+from kneeoa.tasks import KL, NARROWINGS, OSTEOPHYTES, TASKS, Laterality, Task
 from kneeoa.weights import WeightsError
 from training.data.key_points import locate_in_crop
 from training.data.knee_kl import DataError, Knee, read_knee_kl
@@ -33,7 +33,6 @@ from training.data.landmarks import joint_space_mm
 from training.evaluation.metrics import grade_metrics, intervals
 from training.evaluation.report import draw_mistakes, write_report
 from training.synthesis.corruptions import CORRUPTIONS, MIDDLE, corrupted
-from training.synthesis.phantom.grades import NARROWINGS, OSTEOPHYTES
 
 BATCH = 32
 
@@ -108,7 +107,7 @@ def agreement(results: Sequence[Result]) -> dict[str, dict[str, float]]:
         return sum(float(p @ np.arange(len(p))) for p in map(result.graded.probabilities.get, names) if p is not None)
 
     spaces = [(r, joint_space_mm(r.knee)) for r in results if r.knee.well_marked]
-    pairs = {
+    pairs: dict[str, list[tuple[float, float]]] = {
         "JSN_L_vs_lateral_jsw": [(expected(r, "JSN_L"), mm[0]) for r, mm in spaces if mm],
         "JSN_M_vs_medial_jsw": [(expected(r, "JSN_M"), mm[1]) for r, mm in spaces if mm],
         "osteophytes_vs_KL": [

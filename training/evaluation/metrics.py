@@ -37,7 +37,7 @@ def grade_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, fl
     found["mse"] = ((truth - p.argmax(dim=1)) ** 2).float().mean()
     found["ece"] = multiclass_calibration_error(p, truth, grades, CALIBRATION_BINS)
     if grades == 2:
-        found["auc"] = binary_auroc(p[:, 1], truth) if len(truth.unique()) == 2 else torch.nan
+        found["auc"] = binary_auroc(p[:, 1], truth) if len(truth.unique()) == 2 else torch.tensor(torch.nan)
     return {"n": len(labels), **{name: _rounded(value) for name, value in found.items()}}
 
 

@@ -61,11 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         config = read_config(GraderConfig, given.config)
         learn, held_out = read_parts(given.data, given.split, given.per_knee)
-        joints = [real_joints(part, detector.cascade) for part in (learn, held_out)]
+        real, judged = (real_joints(part, detector.cascade) for part in (learn, held_out))
         kept = {name: value for name, value in config.architecture.items() if name not in ("network", "gate", "tasks")}
         for number, (step, changes) in enumerate(STEPS.items()):
             own = replace(config, architecture=kept | changes)
-            graders[step] = train(*joints, own, given.out / f"{number}", given.seed, given.init)
+            graders[step] = train(real, judged, own, given.out / f"{number}", given.seed, given.init)
     except (ConfigError, DataError, WeightsError) as error:
         parser.error(str(error))
     chosen = {step: [path] for step, path in graders.items()} | {"ensemble": [graders[s] for s in ENSEMBLE]}

@@ -68,14 +68,14 @@ def learned(
 ) -> dict[str, Path]:
     """The weights of each network, trained on one cohort."""
     learn, held_out = read_parts([crops], "val", per_knee)
-    joints = [real_joints(part, detector.cascade) for part in (learn, held_out)]
+    real, judged = (real_joints(part, detector.cascade) for part in (learn, held_out))
     kept = {name: value for name, value in config.architecture.items() if name not in ("network", "gate")}
     weights = {}
     for name, network in NETWORKS.items():
         gate = {"gate": config.architecture.get("gate", "vector")} if network == "siamese" else {}
         own = replace(config, architecture=kept | {"network": network} | gate)
         source = f"{crops.name}'s readers"
-        weights[name] = train(*joints, own, out / network, given.seed, given.init, f"real labels: {source}")
+        weights[name] = train(real, judged, own, out / network, given.seed, given.init, f"real labels: {source}")
     return weights
 
 

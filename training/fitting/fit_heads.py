@@ -97,8 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ConfigError, DataError, WeightsError) as error:
         parser.error(str(error))
     (member,) = Grader(weights).members
-    knees = (features_of(member, source, given.seed, given.views) for source in (synthetic, real))
-    fit(member.network.heads.requires_grad_(True), *knees, given.steps, config.neighbours)
+    drawn, read = (features_of(member, source, given.seed, given.views) for source in (synthetic, real))
+    fit(member.network.heads.requires_grad_(True), drawn, read, given.steps, config.neighbours)
     provenance = weights.metadata["provenance"] | {
         name: text
         for name, text in provenance_of([KL.name], "", config).items()

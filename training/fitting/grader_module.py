@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import CombinedLoader
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCohenKappa
 
 from kneeoa.grading.grader import Grader
@@ -67,7 +69,8 @@ class GraderConfig:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        return Preprocessing(patch=self.patch, **{name: tuple(values) for name, values in self.normalise.items()})
+        normalise: dict[str, Any] = {name: tuple(values) for name, values in self.normalise.items()}
+        return Preprocessing(patch=self.patch, **normalise)
 
     def phase(self, epoch: int) -> Phase:
         """The phase an epoch (from 0) belongs to."""
@@ -168,10 +171,11 @@ class GraderModule(LightningModule):
             known = column != UNLABELLED
             if task.name in logits and known.any():
                 for kind, metrics in (("top1", self.top1), ("kappa", self.kappa)):
-                    metrics[task.name].update(logits[task.name][known].float(), column[known])
-                    self.log(f"val/{task.name}_{kind}", metrics[task.name], prog_bar=task.name == "KL", on_epoch=True)
+                    metric = cast(Metric, metrics[task.name])
+                    metric.update(logits[task.name][known].float(), column[known])
+                    self.log(f"val/{task.name}_{kind}", metric, prog_bar=task.name == "KL", on_epoch=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         phases = [Phase(**p) for p in self.config.phases]
         optimiser = OPTIMISERS[self.config.optimiser](
             self.network.parameters(), lr=phases[0].lr, weight_decay=self.config.weight_decay

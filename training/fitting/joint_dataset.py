@@ -11,14 +11,13 @@ from kneeoa.geometry import Box, KeyPoints, main_joint
 from kneeoa.grading.patches import Preprocessing, standardise
 from kneeoa.imaging.prepare import prepare_single
 from kneeoa.measurement.joint_space import joint_spaces
-from kneeoa.tasks import COMPARTMENT_TASKS, TASKS, Laterality
+from kneeoa.tasks import COMPARTMENT_TASKS, NARROWINGS, TASKS, Laterality
 from training.data.key_points import locate_in_crop
 from training.data.knee_kl import Knee
 from training.fitting.augment import photometric, warp
 from training.fitting.weak_labels import weak_grades
 from training.synthesis.lesion_knees import drawn_knees
 from training.synthesis.phantom import draw_joint
-from training.synthesis.phantom.grades import NARROWINGS
 
 UNLABELLED = -1  # masked out of the loss
 

@@ -38,7 +38,7 @@ def sample(rng: np.random.Generator, view: View, size: int, kind: str) -> Window
     """One window of a kind: ``negative``, ``part``, ``positive``, or ``landmark`` (a positive turned by up to ± 8°)."""
     nothing = Window(np.empty(0), 0.0, np.full(4, np.nan), np.full(12, np.nan))
     if view.key_points is None or kind == "negative":
-        knee = view.key_points and view.key_points.knee_box()
+        knee = view.key_points.knee_box() if view.key_points else None
         for _ in range(20):
             near = knee is not None and rng.random() < 0.5
             box = _square_near(rng, knee, 0.7) if knee and near else _square_anywhere(rng, view.image.shape)

@@ -51,11 +51,11 @@ def detection_loss(
     knee = torch.tensor([w.is_knee for w in windows])
     classified = F.binary_cross_entropy_with_logits(logits, knee.nan_to_num(), reduction="none")[~knee.isnan()]
     loss = weights[0] * classified.topk(max(int(HARD_SHARE * len(classified)), 1)).values.mean()
-    for weight, output, target in (
+    for weight, output, wanted in (
         (weights[1], boxes, np.stack([w.box for w in windows])),
         (weights[2], points, np.stack([w.key_points for w in windows])),
     ):
-        target = torch.from_numpy(target).float()
+        target = torch.from_numpy(wanted).float()
         used = ~target.isnan().any(dim=1)
         if output is not None and weight and used.any():
             loss = loss + weight * F.mse_loss(output[used], target[used], reduction="none").sum(dim=1).mean()
@@ -66,7 +66,7 @@ def hard_negatives(level1: Level1, views: Sequence[View], config: CascadeConfig)
     """Crops that level 1 took for a knee and that are none: level 2's negatives, uint8 (48, 48)."""
     cascade, crops = Cascade(level1, Level2(), config), []
     for view in views:
-        knee = view.key_points and view.key_points.knee_box()
+        knee = view.key_points.knee_box() if view.key_points else None
         for box in (box.squared() for box in cascade.propose(view.image[None])[0]):
             if knee is None or box.iou(knee) < NEGATIVE:
                 crops.append(crop(view.image, box, (LEVEL2_SIZE, LEVEL2_SIZE)))
@@ -92,15 +92,16 @@ def train_level(
         windows = []
         for kind in rng.choice(MIX, config.batch):
             if kind == "negative" and len(hard) and rng.random() < 0.5:
-                crop_ = hard[rng.integers(len(hard))]
+                crop_ = hard[int(rng.integers(len(hard)))]
                 windows.append(Window(crop_, 0.0, np.full(4, np.nan), np.full(12, np.nan)))
             else:
                 pool = views if kind == "negative" else knees
-                windows.append(sample(rng, pool[rng.integers(len(pool))], size, kind))
+                windows.append(sample(rng, pool[int(rng.integers(len(pool)))], size, kind))
         outputs = network(as_input(np.stack([w.pixels for w in windows])))
         if isinstance(network, Level1):
             outputs = outputs[0].flatten(), outputs[1].flatten(1), None
-        loss = detection_loss(*outputs, windows, ALPHA[type(network)])
+        logits, boxes, points = outputs
+        loss = detection_loss(logits, boxes, points, windows, ALPHA[type(network)])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -133,7 +134,8 @@ def train(data: Path | None, config: DetectorConfig, out: Path, seed: int, start
     """Both levels, from nothing or from ``start``; returns the weights file. Without ``data``: from phantoms alone."""
     torch.manual_seed(seed)
     views = training_views(data, config, np.random.default_rng(seed), start)
-    level1, level2 = (start.cascade.level1, start.cascade.level2) if start else (Level1(), Level2())
+    level1 = start.cascade.level1 if start else Level1()
+    level2 = start.cascade.level2 if start else Level2()
     train_level(level1, views, config, config.steps[0], seed)
     hard = hard_negatives(level1, views, CascadeConfig())
     train_level(level2, views, config, config.steps[1], seed + 1, hard)

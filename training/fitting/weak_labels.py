@@ -8,8 +8,7 @@ how much, is measured. The grades so derived are weak labels: right for KL 0, li
 import torch
 from torch import Tensor
 
-from kneeoa.tasks import KL, TASKS
-from training.synthesis.phantom.grades import NARROWINGS, OSTEOPHYTES
+from kneeoa.tasks import KL, NARROWINGS, OSTEOPHYTES, TASKS
 
 NORMAL = {"JSN_L": 0.068, "JSN_M": 0.055}  # narrowest joint space in W, the median of 250 knees of KL 0
 NARROWED = 0.75, 0.5, 0.2  # share of the normal width that is left, below which a space is of grade 1, 2, 3

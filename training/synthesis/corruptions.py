@@ -43,7 +43,9 @@ def _steps(image: np.ndarray, s: float, _: np.random.Generator) -> np.ndarray:
 def _jpeg(image: np.ndarray, s: float, _: np.random.Generator) -> np.ndarray:
     """Quality 50, 30, 10."""
     coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, round(70 - 20 * s)])[1]
-    return cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE)
+    decoded = cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE)
+    assert decoded is not None
+    return decoded
 
 
 def _pixels(image: np.ndarray, s: float, _: np.random.Generator) -> np.ndarray:

@@ -48,5 +48,6 @@ def drawn_knees(
         knee = chosen[rng.integers(len(chosen))]
         image, landmarks = as_right(knee)
         grades = _draw_grades(rng)
+        assert knee.mm_per_px is not None  # as with all that have landmarks
         drawn, points = draw_lesions(rng, image, landmarks, knee.mm_per_px, grades, style)
         yield drawn, points, {task.name: grades[task.name] for task in COMPARTMENT_TASKS}

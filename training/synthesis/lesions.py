@@ -12,10 +12,10 @@ import numpy as np
 
 from kneeoa.geometry import KeyPoints
 from kneeoa.measurement.joint_space import strongest_path
+from kneeoa.tasks import NARROWINGS, OSTEOPHYTES
 from training.data.knee_kl import SIX
 from training.data.landmarks import FEMUR, LOADED, TIBIA
 from training.synthesis.phantom.anatomy import GAP_LEFT, SPUR_MM
-from training.synthesis.phantom.grades import NARROWINGS, OSTEOPHYTES
 
 Range = tuple[float, float]
 _CORNERS = {"FL": (9, -1), "FM": (15, 1), "TL": (0, -1), "TM": (8, 1)}  # landmark, outward x direction
@@ -136,7 +136,8 @@ def _margin(image: np.ndarray, corner: np.ndarray, outward: int, shaft: int, mm:
     offsets = np.arange(-round(2 / mm), round((6 if shaft < 0 else 5) / mm) + 1)
     x = (corner[0] + outward * offsets)[None].repeat(len(rows), 0).astype(np.float32)
     y = rows[:, None].repeat(len(offsets), 1).astype(np.float32)
-    steep = -outward * cv2.GaussianBlur(cv2.Sobel(image, cv2.CV_32F, 1, 0), (0, 0), 0.6 / mm, sigmaY=1.5 / mm)
+    across = cv2.Sobel(image, cv2.CV_32F, 1, 0)
+    steep: np.ndarray = -outward * cv2.GaussianBlur(across, (0, 0), 0.6 / mm, sigmaY=1.5 / mm)
     steep -= cv2.GaussianBlur(steep, (0, 0), 4 / mm)
     steep /= cv2.GaussianBlur(np.abs(steep), (0, 0), 3 / mm) + np.abs(steep).mean()
     edge = cv2.remap(steep, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -172,8 +173,11 @@ def _grow(
     pull = reach_mm * profile * inner * outer
     flesh = np.clip((beyond - reach_mm - 0.5) / 2, 0, 1)  # it bulges softly round the tip
     pull += flesh * (cv2.GaussianBlur(pull, (0, 0), 3 / mm) - pull)
-    source = (x - outward * pull) / mm, (y - shaft * rise * profile * outer) / mm
-    drawn = cv2.remap(image, *(a.astype(np.float32) for a in source), cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    from_x, from_y = (
+        ((x - outward * pull) / mm).astype(np.float32),
+        ((y - shaft * rise * profile * outer) / mm).astype(np.float32),
+    )
+    drawn = cv2.remap(image, from_x, from_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     spur = np.clip(pull / reach_mm * 2, 0, 1) * np.clip(1 + beyond / 2, 0, 1)
     return drawn + (contrast * spur * (drawn - cv2.GaussianBlur(drawn, (0, 0), 1.5 / mm))).astype(np.float32)
 

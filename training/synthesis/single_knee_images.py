@@ -34,7 +34,7 @@ def film_views(film: Film) -> list[View]:
 
 def without_knee(rng: np.random.Generator, view: View) -> View:
     """What must not be found: a knee lying on its side or upside down, or a shaft alone."""
-    kind = rng.integers(4)
+    kind = int(rng.integers(4))
     if kind < 3:
         return View(np.ascontiguousarray(np.rot90(view.image, kind + 1)), None)
     assert view.key_points is not None

@@ -81,7 +81,8 @@ class Cascade:
 
     def __init__(self, level1: Level1, level2: Level2, config: CascadeConfig | None = None) -> None:
         # channels last: pooling is then vectorised, and both levels take less than half the time
-        self.level1, self.level2 = (n.eval().to(memory_format=torch.channels_last) for n in (level1, level2))
+        self.level1 = level1.eval().to(memory_format=torch.channels_last)
+        self.level2 = level2.eval().to(memory_format=torch.channels_last)
         self.config = config or CascadeConfig()
 
     @torch.inference_mode()
