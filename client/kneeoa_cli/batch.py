@@ -45,7 +45,7 @@ class Summary:
         return told
 
 
-def run(names: Sequence[str], results: Path, server: Client, in_flight: int, identify: bool = False) -> Summary:
+def run(names: Sequence[str], results: Path, client: Client, in_flight: int, identify: bool = False) -> Summary:
     """Grade what is not yet in the journal beside ``results``, then write them; also when interrupted.
 
     With ``identify`` rows say whose film it is.
@@ -68,7 +68,7 @@ def run(names: Sequence[str], results: Path, server: Client, in_flight: int, ide
             journal.add(film, answer.reply, answer.film)
 
         try:
-            Flow(lambda film: one(film, server, identify), keep, server, in_flight, journal.knows).run(
+            Flow(lambda film: one(film, client, identify), keep, client, in_flight, journal.knows).run(
                 walk(names), total
             )
         finally:
@@ -86,9 +86,9 @@ def run(names: Sequence[str], results: Path, server: Client, in_flight: int, ide
     return summary
 
 
-def one(film: Source, server: Client, keep_film: bool = False) -> Answer:
+def one(film: Source, client: Client, keep_film: bool = False) -> Answer:
     """One film's reply; with its bytes where they are wanted."""
     data = film.read()
-    message = server.post_patiently(data, endpoint="predictions/detector")
-    reply = server.post_patiently(json.dumps(message).encode(), endpoint="predictions/grader")
+    message = client.post_patiently(data, endpoint="predictions/detector")
+    reply = client.post_patiently(json.dumps(message).encode(), endpoint="predictions/grader")
     return Answer(reply, data if keep_film else b"")

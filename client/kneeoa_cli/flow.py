@@ -39,7 +39,7 @@ class Flow:
 
     ask: Callable[[Source], Answer]
     keep: Callable[[Source, Answer], None]
-    server: Client
+    client: Client
     in_flight: int
     known: Callable[[Source], bool] = lambda film: False
     _waiting: dict[Future[Answer], Source] = field(default_factory=dict)
@@ -61,12 +61,12 @@ class Flow:
                 del self._failed[film]
                 progress.one_more()
         finally:  # interrupted: what would be asked again is not
-            self.server.closing.set()
+            self.client.closing.set()
             pool.shutdown(cancel_futures=True)
             self._settle([f for f in self._waiting if not f.cancelled() and not f.exception()], progress)
             for film, answer in self._failed.items():
                 self.keep(film, answer)
-            self.server.closing.clear()
+            self.client.closing.clear()
             progress.close()
 
     def _settle(self, answered: Iterable[Future[Answer]], progress: "_Progress") -> None:

@@ -27,20 +27,20 @@ DICOM_ENDINGS = ("sr.dcm", "sc.dcm")
 
 
 def grade_all(
-    films: Sequence[Source], server: Client, side: str | None, use: Callable[[Source, bytes, Message], None]
+    films: Sequence[Source], client: Client, side: str | None, use: Callable[[Source, bytes, Message], None]
 ) -> None:
     """Grade films through the workflow; ``use`` gets film, bytes and reply of each as it comes, one at a time."""
 
     def ask(film: Source) -> Answer:
         data = film.read()
-        return Answer(server.post_patiently(data, side), data)
+        return Answer(client.post_patiently(data, side), data)
 
     def keep(film: Source, answer: Answer) -> None:
         use(film, answer.film, answer.reply)
         for knee in answer.reply["knees"]:
             knee.pop("explanations", None)  # of a large batch too many to hold
 
-    Flow(ask, keep, server, IN_FLIGHT).run(films, len(films))
+    Flow(ask, keep, client, IN_FLIGHT).run(films, len(films))
 
 
 @dataclass
@@ -106,11 +106,11 @@ def run(arguments: argparse.Namespace) -> int:
     outputs = Outputs.beside(films)
     opacity = OPACITY if arguments.opacity is None else arguments.opacity
     pages = Pages(distinct_stems(films), outputs, arguments.json, arguments.figures, arguments.dicom, opacity)
-    server = _local() if arguments.local else Client.find(arguments.server, arguments.key_file, arguments.proxy)
+    client = _local() if arguments.local else Client.find(arguments.server, arguments.key_file, arguments.proxy)
     if explain := arguments.explain or ("KL" if arguments.figures or arguments.dicom else None):
-        server.headers[EXPLAIN] = explain
+        client.headers[EXPLAIN] = explain
     if arguments.any_view:
-        server.headers |= ANY_VIEW
+        client.headers |= ANY_VIEW
     replies: dict[Source, Message] = {}
     ranks = {film: rank for rank, film in enumerate(films)}
     results = Results(arguments.out, outputs, arguments.identify) if arguments.out else None
@@ -124,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with results or nullcontext():
             pages.prepare()
-            grade_all(films, server, arguments.side, use)
+            grade_all(films, client, arguments.side, use)
     finally:
         if replies:
             shown = [] if results else [table({film.name: replies[film] for film in films if film in replies})]

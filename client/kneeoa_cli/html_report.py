@@ -27,8 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
     skipped: list[Source] = []
     films = list(walk(arguments.paths, skipped))
     outputs = Outputs.beside(films)
-    server = Client.find(arguments.server, arguments.key_file, arguments.proxy)
-    server.headers = {EXPLAIN: arguments.explain, **(ANY_VIEW if arguments.any_view else {})}
+    client = Client.find(arguments.server, arguments.key_file, arguments.proxy)
+    client.headers = {EXPLAIN: arguments.explain, **(ANY_VIEW if arguments.any_view else {})}
     opacity = OPACITY if arguments.opacity is None else arguments.opacity
     folder: Path = arguments.html
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
                 pages[film.name] = page_of(film.name, data, reply, Path(aside), opacity)
 
         try:
-            grade_all(films, server, arguments.side, use)
+            grade_all(films, client, arguments.side, use)
         finally:
             if replies:
                 answered = {film.name: replies[film.name] for film in films if film.name in replies}

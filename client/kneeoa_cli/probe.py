@@ -45,7 +45,7 @@ class Probe(Collector):
 
     Parameters
     ----------
-    server : Client
+    client : Client
         Whose key is read anew for each radiograph: a restart changes it.
     management : Management
     film : bytes
@@ -56,7 +56,7 @@ class Probe(Collector):
         Seconds between two of them.
     """
 
-    server: Client
+    client: Client
     management: Management
     film: bytes = field(repr=False)
     expected: Message = field(repr=False)
@@ -96,9 +96,9 @@ class Probe(Collector):
         """Have the synthetic radiograph graded: ``right``, ``wrong``, ``error`` or ``unreachable``."""
         began, outcome = time.monotonic(), "unreachable"
         try:
-            server = Client.find(self.server.url, self.server.key_file)
-            server.headers = {"X-Kneeoa-Probe": "1"}
-            reply = server.post(self.film)
+            client = Client.find(self.client.url, self.client.key_file)
+            client.headers = {"X-Kneeoa-Probe": "1"}
+            reply = client.post(self.film)
             self.seconds.observe(time.monotonic() - began)
             grades = {(k["knee"], task): g["grade"] for k in reply["knees"] for task, g in (k["grades"] or {}).items()}
             right = sure_grades(self.expected).items() <= grades.items()

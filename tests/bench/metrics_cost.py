@@ -29,9 +29,9 @@ def seconds(number: int, film: bytes) -> np.ndarray:
             address = json.loads((run / "server.json").read_text())
             servers.append(Client.find(address["url"], run / "key_file.json"))
 
-        def once(server: Client) -> float:
+        def once(client: Client) -> float:
             began = time.perf_counter()
-            server.post(film)
+            client.post(film)
             return time.perf_counter() - began
 
         taken = np.empty((number + 10, 2))

@@ -37,10 +37,10 @@ def lost(least_seconds: float, in_flight: Sequence[int], number: int) -> list[in
         try:
             launcher.start(run, store, launcher.free_port())
             url = json.loads((run / "server.json").read_text())["url"]
-            server = Client.find(url, run / "key_file.json")
+            client = Client.find(url, run / "key_file.json")
 
             def one(_: int) -> bool:
-                headers = {"Authorization": f"Bearer {server.key}"}
+                headers = {"Authorization": f"Bearer {client.key}"}
                 answer = requests.post(f"{url}/{WORKFLOW}", headers=headers, timeout=60)
                 return "schema" not in answer.json()
 

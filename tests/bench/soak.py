@@ -149,20 +149,20 @@ def soak(number: int, clients: int, bad: float, seed: int, rest: float = REST) -
         bind = f"127.0.0.1:{launcher.free_port()}"
         gateway.start(door, run, bind)
         os.environ["REQUESTS_CA_BUNDLE"] = str(door / "tls.pem")
-        server = Recording.find(f"https://{bind}", door / "key_file.json")
-        quiet = {film: server.post(film) for film in good}
+        client = Recording.find(f"https://{bind}", door / "key_file.json")
+        quiet = {film: client.post(film) for film in good}
         if rest:  # it will be weighed: pools and heaps at the size that this load needs
             with ThreadPoolExecutor(clients) as pool:
-                list(pool.map(server.post_patiently, good * 4))
+                list(pool.map(client.post_patiently, good * 4))
         before = weigh(run)
-        server.sent.clear()
+        client.sent.clear()
         faults, told = Faults(run, port, door, number), Counter[str]()
         faults.start()
 
         def one(item: tuple[bytes, str | None]) -> None:
             film, code = item
             try:
-                reply = server.post_patiently(film)
+                reply = client.post_patiently(film)
             except ServerError as error:
                 told[f"lost ({error})"] += 1
             else:
@@ -184,14 +184,14 @@ def soak(number: int, clients: int, bad: float, seed: int, rest: float = REST) -
         os.environ.pop("REQUESTS_CA_BUNDLE", None)
         with contextlib.suppress(OSError):
             shutil.rmtree(folder)
-    took = np.array([t for t, _ in server.sent])
+    took = np.array([t for t, _ in client.sent])
     quantiles = dict(zip(("p50", "p95", "p99", "max"), np.percentile(took, (50, 95, 99, 100)).tolist(), strict=True))
     return {
         "films": number,
         "clients": clients,
         "films_per_second": number / seconds,
         "answers": dict(told),
-        "requests": dict(Counter(str(status or "broken") for _, status in server.sent)),
+        "requests": dict(Counter(str(status or "broken") for _, status in client.sent)),
         "latency_s": quantiles,
         "recovery_s": faults.recoveries,
         "before": before,

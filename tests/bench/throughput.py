@@ -41,17 +41,17 @@ def rates(number: int, rounds: int, seed: int) -> dict[str, list[float]]:
         try:
             launcher.start(run, port=launcher.free_port())
             address, keys = json.loads((run / "server.json").read_text()), run / "key_file.json"
-            server, management = Client.find(address["url"], keys), Management.find(address["management"], keys)
+            client, management = Client.find(address["url"], keys), Management.find(address["management"], keys)
             for at in range(rounds):
                 measure("networks in one process", lambda: list(service.grade_many(films, batch=1)))
-                measure("workflow, one by one", lambda: [server.post(film) for film in films])
+                measure("workflow, one by one", lambda: [client.post(film) for film in films])
                 for size in BATCHES:
                     management.up(size, DELAY_MS, 1)
                     results = Path(folder, f"{at}-{size}.csv")
                     batch(
-                        [str(source / "000.dcm")], results.with_suffix(".jsonl"), server, 1
+                        [str(source / "000.dcm")], results.with_suffix(".jsonl"), client, 1
                     )  # the first one is slower
-                    measure(f"batch mode, {size}", lambda r=results, n=size: batch([str(source)], r, server, 2 * n))  # type: ignore[misc]
+                    measure(f"batch mode, {size}", lambda r=results, n=size: batch([str(source)], r, client, 2 * n))  # type: ignore[misc]
                 management.down()
         finally:
             launcher.stop(run)

@@ -53,9 +53,9 @@ def outside(door, monkeypatch) -> Client:
     return Client.find("https://" + json.loads((door / "gateway.json").read_text())["bind"], door / "key_file.json")
 
 
-def ask(server: Client, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> requests.Response:
-    headers = {"Authorization": f"Bearer {server.key}"} | headers
-    return requests.request(method, f"{server.url}/{path}", headers=headers, data=body, timeout=60)
+def ask(client: Client, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> requests.Response:
+    headers = {"Authorization": f"Bearer {client.key}"} | headers
+    return requests.request(method, f"{client.url}/{path}", headers=headers, data=body, timeout=60)
 
 
 def test_films_pass_and_nothing_changes_on_the_way(outside, server, sample):

@@ -247,7 +247,7 @@ def test_the_probe_tells_right_from_wrong_from_broken(run):
     assert watch.trouble() == ["the synthetic radiograph: wrong"]
     watch.film = b"no film"
     assert watch.grade() == "error"
-    watch.server.url = "http://127.0.0.1:9"
+    watch.client.url = "http://127.0.0.1:9"
     assert watch.grade() == "unreachable"
     watch.management = Management("http://127.0.0.1:9", run / "key_file.json")
     assert watch.trouble()[0] == "no answer from the management address"

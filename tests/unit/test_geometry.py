@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kneeoa.geometry import Box, KeyPoints, crop
+from kneeoa.geometry import Box, KeyPoints, crop, halved, main_joint
 
 POINTS = KeyPoints(((20, 100), (60, 84), (110, 102), (10, 112), (62, 96), (105, 110)))
 
@@ -36,6 +36,30 @@ def test_crop_outside_repeats_the_edge(rng, box):
 def test_iou():
     assert Box(0, 0, 2, 2).iou(Box(1, 0, 3, 2)) == pytest.approx(1 / 3)
     assert Box(0, 0, 1, 1).iou(Box(2, 2, 3, 3)) == 0
+    assert Box(0, 0, 1, 1).iou(Box(0, 3, 1, 4)) == 0
+    assert Box(0.5, 0.25, 4.5, 3.25).iou(Box(2.5, 1.25, 5.5, 5.25)) == pytest.approx(4 / (12 + 12 - 4))
+
+
+def test_a_box_is_moved_scaled_squared_and_rounded():
+    box = Box(1.5, 2.5, 7.25, 4.75)
+
+    assert (box.width, box.height, box.centre) == (5.75, 2.25, (4.375, 3.625))
+    assert box.shifted(10.0, -2.0) == Box(11.5, 0.5, 17.25, 2.75)
+    assert box.shifted(0.5) == Box(2.0, 2.5, 7.75, 4.75)
+    assert box.scaled(2) == Box(3.0, 5.0, 14.5, 9.5)
+    assert Box.square((4.0, 3.0), 5.0) == Box(1.5, 0.5, 6.5, 5.5)
+    assert box.squared() == Box(1.5, 0.75, 7.25, 6.5)
+    assert Box(0, 0, 2, 6).squared() == Box(-2, 0, 4, 6)
+    assert Box(1.4, 2.6, 7.3, 4.7).rounded() == Box(1, 3, 7, 5)
+    assert Box(5.2, 6.2, 5.3, 6.3).rounded() == Box(5, 6, 6, 7)
+
+
+def test_key_points_move_and_scale_with_their_image():
+    assert POINTS.shifted(2.5, -1.0).points[1] == (62.5, 83.0)
+    assert POINTS.shifted(2.5).points[1] == (62.5, 84.0)
+    assert POINTS.scaled(0.5).points[2] == (55.0, 51.0)
+    assert POINTS.width == 100
+    assert KeyPoints.from_array(POINTS.as_array().ravel()) == KeyPoints.from_array(POINTS.points) == POINTS
 
 
 def test_knee_box_is_a_square_of_1_3_w():
@@ -43,8 +67,38 @@ def test_knee_box_is_a_square_of_1_3_w():
 
     assert (box.width, box.height) == pytest.approx((130, 130))
     assert box.centre == pytest.approx((60, 98))
+    assert POINTS.knee_box(2.0).width == 200
 
 
 def test_six_points_are_required():
     with pytest.raises(ValueError, match="6 key points"):
         KeyPoints(((0, 0),))
+
+
+def test_the_main_joint_takes_another_margin():
+    assert main_joint(Box(5, 0, 135, 130), POINTS, margin=0.5) == Box(5, 34, 135, 162)
+
+
+def test_a_crop_is_a_copy_of_its_own(rng):
+    image = rng.integers(0, 255, (50, 80), np.uint8)
+    before = image.copy()
+
+    crop(image, Box(0, 0, 80, 50))[:] = 0
+
+    assert (image == before).all()
+    assert (crop(image, Box(3, 4, 3.2, 4.2)) == image[4:5, 3:4]).all()
+
+
+def test_a_crop_that_shrinks_averages_and_one_that_grows_interpolates():
+    stripes = np.tile(np.array([0, 200], np.uint8), (8, 8))
+
+    assert (crop(stripes, Box(0, 0, 16, 8), (4, 2)) == 100).all()
+    assert crop(stripes, Box(0, 0, 2, 2), (8, 8))[0].tolist() == [0, 0, 25, 75, 125, 175, 200, 200]
+    assert crop(stripes, Box(0, 0, 16, 8), (4, 8)).shape == (8, 4)
+
+
+def test_half_an_image_is_the_mean_of_each_four_pixels():
+    image = np.array([[0, 4, 7], [8, 12, 7], [7, 7, 7]], np.uint8)
+
+    assert halved(image).tolist() == [[6]]
+    assert halved(np.zeros((9, 12), np.uint8)).shape == (4, 6)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from kneeoa.geometry import KeyPoints
-from kneeoa.tasks import OA_FROM_KL, TASKS, Laterality
+from kneeoa.tasks import OA_FROM_KL, TASKS, Laterality, Task
 from training.data.table import read_table
 
 LANDMARKS = tuple(f"t{i}" for i in range(9)) + tuple(f"f{i}" for i in range(7))  # KNEEL's names
@@ -86,34 +86,36 @@ def read_knee_kl(root: Path, split: str | None) -> list[Knee]:
         if split is not None and row.get("split", split) != split:
             continue
         where = f"{root / 'labels.csv'} line {line}"
-        if not (root / row["file"]).is_file():
-            raise DataError(f"{where}: no file {row['file']}")
-        grades = {t.name: _grade(row[name], t.grades, f"{where}, column {name}") for t, name in columns.items()}
-        known = {name: grade for name, grade in grades.items() if grade is not None}
-        if "KL" in known:
-            known.setdefault("OA", int(known["KL"] >= OA_FROM_KL))
-        if row.get("side", "") not in ("", "R", "L"):
-            raise DataError(f"{where}: side must be R, L or empty")
-        mark = landmarks.get(row["file"])
-        points = np.array([[float(mark[p + axis]) for axis in "xy"] for p in LANDMARKS]) if mark else None
-        knees.append(
-            Knee(
-                path=root / row["file"],
-                name=row["file"],
-                subject=row.get("subject") or row["file"],
-                side=Laterality(row["side"]) if row.get("side") else Laterality.UNKNOWN,
-                grades=known,
-                inverted=row.get("inverted") == "1",
-                cohort=row.get("cohort") or "",
-                key_points=None if points is None else KeyPoints.from_array(points[SIX]),
-                fit_score=float(mark["fit_score"]) if mark else 0.0,
-                mm_per_px=float(mark["mm_per_px"]) if mark else None,
-                landmarks=points,
-            )
-        )
+        knees.append(_knee(root, row, columns, landmarks.get(row["file"]), where))
     if not knees:
         raise DataError(f"{root / 'labels.csv'} has no knee of the split {split!r}")
     return knees
+
+
+def _knee(root: Path, row: dict[str, str], columns: dict[Task, str], mark: dict[str, str] | None, where: str) -> Knee:
+    """A row's knee, with its row of landmarks where it has one; ``where`` names the row in errors."""
+    if not (root / row["file"]).is_file():
+        raise DataError(f"{where}: no file {row['file']}")
+    grades = {t.name: _grade(row[name], t.grades, f"{where}, column {name}") for t, name in columns.items()}
+    known = {name: grade for name, grade in grades.items() if grade is not None}
+    if "KL" in known:
+        known.setdefault("OA", int(known["KL"] >= OA_FROM_KL))
+    if row.get("side", "") not in ("", "R", "L"):
+        raise DataError(f"{where}: side must be R, L or empty")
+    points = np.array([[float(mark[p + axis]) for axis in "xy"] for p in LANDMARKS]) if mark else None
+    return Knee(
+        path=root / row["file"],
+        name=row["file"],
+        subject=row.get("subject") or row["file"],
+        side=Laterality(row["side"]) if row.get("side") else Laterality.UNKNOWN,
+        grades=known,
+        inverted=row.get("inverted") == "1",
+        cohort=row.get("cohort") or "",
+        key_points=None if points is None else KeyPoints.from_array(points[SIX]),
+        fit_score=float(mark["fit_score"]) if mark else 0.0,
+        mm_per_px=float(mark["mm_per_px"]) if mark else None,
+        landmarks=points,
+    )
 
 
 def read_parts(roots: Sequence[Path], held_out: str, per_knee: bool = False) -> tuple[list[Knee], list[Knee]]:

@@ -96,6 +96,24 @@ def link(
     note(notes, "films that are there more than once, of which one copy is used", int(copies.sum()))
     films = films[~copies]
 
+    pairs = _paired(readings, films, unread)
+    pairs = pairs.assign(cohort=cohort, kind="film").sort_values(knee)
+    used, gone = pairs[pairs["reason"] == ""], pairs[pairs["reason"] != ""]
+    both = used["barcode"].ne("") & used["barcode_film"].fillna("").ne("")
+    other = both & used["barcode"].ne(used["barcode_film"])
+    note(notes, "knees whose film has another barcode than the one that was read", int(other.sum()))
+    harmless = len(unread) - int(gone.loc[gone["reason"] == "unreadable film", "path"].nunique())
+    note(notes, "files among the films that are none", harmless)
+    if used.empty:
+        raise ManifestError(f"{cohort}: no film belongs to a graded subject; do the films and tables fit together?")
+    first = {"path": lambda paths: " | ".join(dict.fromkeys(paths)), "reason": "last"}
+    gone = gone.groupby([*knee, "cohort"], as_index=False, sort=True).agg(first)[LEFT_OUT]
+    return Release(as_manifest(used), gone, notes)
+
+
+def _paired(readings: pd.DataFrame, films: pd.DataFrame, unread: pd.DataFrame) -> pd.DataFrame:
+    """Each reading with its film; ``reason`` says why the knee cannot be used, and is empty where it can."""
+    knee = KNEE[1:]
     pairs = readings.merge(films, on=_VISIT, how="left", suffixes=("", "_film"))
     same = pairs["barcode"].ne("") & pairs["barcode"].eq(pairs["barcode_film"])
     pairs = pairs[same | ~same.groupby([pairs[name] for name in knee]).transform("any")]
@@ -114,18 +132,7 @@ def link(
     ):
         pairs.loc[holds.to_numpy(), "reason"] = why
     pairs["path"] = pairs["path"].fillna(there).fillna("")
-    pairs = pairs.assign(cohort=cohort, kind="film").sort_values(knee)
-    used, gone = pairs[pairs["reason"] == ""], pairs[pairs["reason"] != ""]
-    both = used["barcode"].ne("") & used["barcode_film"].fillna("").ne("")
-    other = both & used["barcode"].ne(used["barcode_film"])
-    note(notes, "knees whose film has another barcode than the one that was read", int(other.sum()))
-    harmless = len(unread) - int(gone.loc[gone["reason"] == "unreadable film", "path"].nunique())
-    note(notes, "files among the films that are none", harmless)
-    if used.empty:
-        raise ManifestError(f"{cohort}: no film belongs to a graded subject; do the films and tables fit together?")
-    first = {"path": lambda paths: " | ".join(dict.fromkeys(paths)), "reason": "last"}
-    gone = gone.groupby([*knee, "cohort"], as_index=False, sort=True).agg(first)[LEFT_OUT]
-    return Release(as_manifest(used), gone, notes)
+    return pairs
 
 
 def placed(root: Path, found: list[tuple[str, str, str, str]], visits: set[str]) -> pd.DataFrame:

@@ -73,8 +73,16 @@ def read_most(
     readings = pd.concat(parts, ignore_index=True)
     since = pd.MultiIndex.from_frame(readings[["subject", "side"]]).map(most_implants(root, paths, notes))
     readings["implant"] |= readings["visit"].str[1:].astype(int) >= pd.Series(since, readings.index, dtype=float)
+    films, unread = _films(root, paths, wanted, views, headers, notes)
+    return link(readings, films, "MOST", root, notes, unread, asked=bool(visits))
+
+
+def _films(
+    root: Path, paths: Sequence[str], visits: set[str], views: Sequence[str], headers: bool, notes: list[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Each visit's films of the view that comes first, and what lies where films do and is none."""
     matches = [m for m in map(_FILM.fullmatch, paths) if m]
-    found = placed(root, [(m["subject"].upper(), m["visit"].upper(), m["view"].upper(), m[0]) for m in matches], wanted)
+    found = placed(root, [(m["subject"].upper(), m["visit"].upper(), m["view"].upper(), m[0]) for m in matches], visits)
     from_visit = {m[0]: m.start("visit") for m in matches}
     read = read_headers(root, found["path"]) if headers else {}
     bad = pd.Series(
@@ -87,7 +95,7 @@ def read_most(
     # A film has no barcode here; copies of it lie alike in two bundles.
     films = films.assign(barcode=[path[from_visit[path] :] for path in films["path"]])[FILM]
     films = films if headers else films.drop_duplicates(["subject", "visit"])
-    return link(readings, films, "MOST", root, notes, found[bad & found["view"].isin(views)], asked=bool(visits))
+    return films, found[bad & found["view"].isin(views)]
 
 
 def _readings(table: pd.DataFrame, subject: pd.Series, visit: str, side: str, kl_19: str) -> pd.DataFrame:

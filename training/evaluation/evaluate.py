@@ -189,7 +189,7 @@ def write_predictions(path: Path, results: Sequence[Result], tasks: Sequence[Tas
             writer.writerow(row)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder in the form of the public KL set")
     parser.add_argument("--split", default="val", help="of labels.csv; all rows where it has no such column")
@@ -204,6 +204,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap and of corruptions")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = _parser()
     given = parser.parse_args(arguments)
     wanted = given.tasks.upper().replace("-", "_").split(",")
     if unknown := set(wanted) - {t.name for t in TASKS}:

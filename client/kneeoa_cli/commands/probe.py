@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     closing = threading.Event()
     threading.Thread(target=watch.run, args=(closing,), daemon=True).start()
     with serve(watch, address or "127.0.0.1", int(port)) as server:
-        print(f"watching {watch.server.url}; http://{arguments.listen}/metrics and /ready", flush=True)
+        print(f"watching {watch.client.url}; http://{arguments.listen}/metrics and /ready", flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:

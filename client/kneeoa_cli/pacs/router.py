@@ -29,7 +29,7 @@ class Loop:
     """Grades what the spool holds and delivers what it graded, each in a thread of its own, until ``closing`` is set."""
 
     spool: Spool
-    server: Client
+    client: Client
     peer: Peer
     closing: threading.Event = field(default_factory=threading.Event)
     _work: dict[str, threading.Event] = field(
@@ -37,8 +37,8 @@ class Loop:
     )
 
     def start(self) -> list[threading.Thread]:
-        self.server.closing = self.closing
-        self.server.headers = {EXPLAIN: "KL"}
+        self.client.closing = self.closing
+        self.client.headers = {EXPLAIN: "KL"}
         self.spool.retry(FAILURES)
         jobs = {"grade": self._grade_all, "deliver": self._deliver_all}
         threads = [threading.Thread(target=self._run, args=(name, job), name=name) for name, job in jobs.items()]
@@ -109,7 +109,7 @@ class Loop:
         try:
             if len(data) > MAX_BYTES:
                 raise TooLarge
-            reply = self.server.post_patiently(data)
+            reply = self.client.post_patiently(data)
             if reply["status"] == "error":
                 code = reply["error"]["code"]
             elif all(knee["reason"] in NO_KNEE for knee in reply["knees"]) and not says_knee(header_of(data)):
