@@ -46,7 +46,7 @@ def test_an_answer_is_kept_at_once_and_found_again(films, tmp_path):
         assert (again.added, again.unread) == (0, 0)
         (entry,) = again.entries()
     assert (entry["film"], entry["status"], entry["grader"]) == (films[0].name, "error", "1.2 0123456789ab")
-    assert entry["rows"][0]["error"] == "corrupt_image"
+    assert entry["rows"][0]["error_code"] == "corrupt_image"
 
 
 def test_a_failure_of_the_server_is_a_row_of_this_run_only(films, tmp_path):
@@ -58,7 +58,7 @@ def test_a_failure_of_the_server_is_a_row_of_this_run_only(films, tmp_path):
         journal.add(films[0], answer(CorruptImage()))
         assert journal.added == 3
         assert not journal.failed
-        assert [row["error"] for row in journal.rows()] == ["corrupt_image"] * 2
+        assert [row["error_code"] for row in journal.rows()] == ["corrupt_image"] * 2
 
     with opened(tmp_path) as journal:
         journal.add(films[2], answer(InternalError()))
