@@ -52,7 +52,9 @@ def add_server(parser: argparse.ArgumentParser, proxy: bool = True) -> None:
     """Where grades are asked for."""
     parser.add_argument("--server", help="inference address; default: the server that `make serve` started")
     if proxy:
-        parser.add_argument("--proxy", metavar="URL", help="for servers elsewhere; the environment's is not used")
+        parser.add_argument(
+            "--proxy", metavar="URL", help="proxy for servers on other machines; HTTP_PROXY and the like are ignored"
+        )
     add_key(parser)
 
 
@@ -68,18 +70,18 @@ def add_key(parser: argparse.ArgumentParser) -> None:
 
 def add_any_view(parser: argparse.ArgumentParser) -> None:
     """Whether the header's view is obeyed."""
-    told = "grade films whose header names a view that is not frontal, too"
+    told = "also grade films whose header names a non-frontal view"
     parser.add_argument("--any-view", action="store_true", help=told)
 
 
 def add_identify(parser: argparse.ArgumentParser) -> None:
     """Whose films they are, in tables."""
-    told = "rows say whose film it is: PatientID, UIDs, study date, spacing"
+    told = "add PatientID, UIDs, study date and spacing to each row"
     parser.add_argument("--identify", action="store_true", help=told)
 
 
 def add_figure(parser: argparse.ArgumentParser) -> None:
     """How films are graded and drawn."""
     parser.add_argument("--opacity", type=share, metavar="SHARE", help="of the heat map in the figure, 0 to 1")
-    told = "the knee's side, for single-knee films that do not say"
+    told = "the knee's side, for single-knee films whose header does not give it"
     parser.add_argument("--side", choices=("R", "L"), help=told)

@@ -89,7 +89,9 @@ class Probe(Collector):
         try:
             data, expected = film.read_bytes(), json.loads(film.with_suffix(".json").read_text())
         except (OSError, ValueError):
-            raise ServerError(f"no radiograph with its expected reply: {film.name} and {film.stem}.json") from None
+            raise ServerError(
+                f"the probe needs a radiograph and its expected reply: {film.name} and {film.stem}.json"
+            ) from None
         return cls(Client.find(url, key_file), Management.find(management, key_file), data, expected, every)
 
     def grade(self) -> str:

@@ -46,7 +46,7 @@ def locate(kind: str, address: str | None, key_file: Path | None) -> tuple[str, 
         address = json.loads((run / "server.json").read_text())[kind]
     keys = Path(named) if named else run and run / "key_file.json"
     if address is None or keys is None:
-        raise ServerError("no server found: start one with `make serve`, or name its address and --key-file")
+        raise ServerError("no server found: start one with `make serve`, or give its address and --key-file")
     return address.rstrip("/"), keys
 
 

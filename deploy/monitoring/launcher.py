@@ -80,7 +80,7 @@ def start(
     while query(f"http://{prometheus}", 'sum(up{job=~"torchserve|probe"})') != 2:
         if time.monotonic() > deadline:
             end(folder)
-            raise DeployError(f"nothing was scraped; see {folder}/*/log")
+            raise DeployError(f"Prometheus scraped nothing; see {folder}/*/log")
         time.sleep(0.1)
 
 

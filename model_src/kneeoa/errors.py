@@ -33,7 +33,7 @@ class EmptyBody(KneeOaError):
 
 
 class BadRequest(KneeOaError):
-    """The request is not one this service understands."""
+    """The service does not understand this request."""
 
     code, http_status = "bad_request", 400
 
@@ -45,7 +45,7 @@ class TooLarge(KneeOaError):
 
 
 class UnsupportedMedia(KneeOaError):
-    """Neither DICOM nor PNG, JPEG or TIFF."""
+    """The file is neither DICOM nor PNG, JPEG or TIFF."""
 
     code, http_status, stage = "unsupported_media_type", 415, "decode"
 

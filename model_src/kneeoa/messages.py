@@ -64,7 +64,7 @@ class DetectedKnee:
 
     def __post_init__(self) -> None:
         if self.reason is not None and self.reason not in REASONS:
-            raise ValueError("a reason that no reader knows")
+            raise ValueError("the reason is not one of REASONS")
 
     def to_json(self) -> Message:
         return {
@@ -110,7 +110,7 @@ def parse_detection(body: bytes) -> Message:
         If it is not JSON of the schema.
     """
     if sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES:  # before Python makes an object of each
-        raise BadRequest("this is more than a detection has to say", stage="grade")
+        raise BadRequest("the detection holds more values than the grader accepts", stage="grade")
     try:
         message = json.loads(body, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
@@ -142,7 +142,7 @@ def parse_side(named: str | None) -> Laterality | None:
         If it is neither R nor L.
     """
     if named not in (None, "R", "L"):
-        raise BadRequest("the side of a knee (X-Knee-Side) must be R or L")
+        raise BadRequest("the knee's side (header X-Knee-Side) must be R or L")
     return None if named is None else Laterality(named)
 
 
@@ -157,12 +157,14 @@ def parse_tasks(named: str | None, message: Message) -> frozenset[str]:
     asked = named or ("KL" if message.get("preview") else "")
     tasks = frozenset(name.strip() for name in asked.split(",") if name.strip())
     if tasks - {task.name for task in TASKS}:
-        raise BadRequest("what is to be explained (X-Kneeoa-Explain) must be tasks, as in KL,FM", stage="grade")
+        raise BadRequest(
+            "the tasks to explain (header X-Kneeoa-Explain) must be names of tasks, as in KL,FM", stage="grade"
+        )
     return tasks
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError("NaN and Infinity are not JSON, and would not be in the reply")
+    raise ValueError("NaN and Infinity are not valid JSON")
 
 
 def _finite(number: str) -> float:

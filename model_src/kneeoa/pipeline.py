@@ -119,7 +119,7 @@ class KneeOA:
             If what is asked makes no sense.
         """
         if batch < 1:
-            raise BadRequest("a batch has at least one film")
+            raise BadRequest("a batch must have at least one film")
         return self._many(iter(films), batch, _asked(spacing_mm, side, explain, any_view))
 
     def _many(self, films: Iterator[Source], batch: int, asked: _Asked) -> Iterator[GradedFilm]:

@@ -96,7 +96,7 @@ def test_a_film_comes_back_graded_once_whatever_is_killed(orthanc, server, film,
         assert "a film came again" in log.read_text()
         with kneeoa(*here, *peer, *there, log=tmp_path / "second.log") as second:
             assert second.wait(20) == 2
-        assert "another process works on" in (tmp_path / "second.log").read_text()
+        assert "another process is using" in (tmp_path / "second.log").read_text()
         elsewhere = [*here[:2], "--spool", str(tmp_path / "other"), *here[4:]]
         with kneeoa(*elsewhere, *peer, *there, log=tmp_path / "third.log") as third:
             assert third.wait(20) == 2  # the port is taken

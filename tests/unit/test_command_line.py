@@ -134,8 +134,8 @@ def test_reports_and_figures_as_they_are_written_are_known_again(sample, service
 
 
 @pytest.mark.parametrize(("command", "words"), [
-    (["grade"], "the same command starts anew"),
-    (["report", "--html", "h"], "the same command starts anew"),
+    (["grade"], "the same command starts over"),
+    (["report", "--html", "h"], "the same command starts over"),
     (["batch", "--out", "r.csv"], "the same command goes on where it stopped"),
 ])  # fmt: skip
 def test_an_interrupted_command_says_what_is_left_of_it(here, monkeypatch, capsys, command, words):

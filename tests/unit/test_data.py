@@ -40,7 +40,7 @@ def test_a_changed_split_and_a_foreign_file_are_refused(tmp_path, monkeypatch):
 
     for name, message in (
         ("changed", "not the one that was saved"),
-        ("foreign", "no manifest"),
+        ("foreign", "not a manifest"),
         ("text", "cannot read"),
     ):
         with pytest.raises(ManifestError, match=message):

@@ -128,7 +128,7 @@ def test_a_line_that_is_none_of_ours_costs_its_own_film_only(spoilt, films, tmp_
 def test_a_file_of_somebody_else_is_left_alone(tmp_path):
     (tmp_path / "r.csv.journal").write_text("dear diary\n")
 
-    with pytest.raises(ValueError, match="no journal of ours"), opened(tmp_path):
+    with pytest.raises(ValueError, match="not a kneeoa journal"), opened(tmp_path):
         pass
 
     assert (tmp_path / "r.csv.journal").read_text() == "dear diary\n"

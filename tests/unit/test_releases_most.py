@@ -114,7 +114,7 @@ def test_most_wrong_or_partial_folders_say_what_is_missing(tmp_path):
     with pytest.raises(ManifestError, match="expected MOSTV01235XRAY"):
         read_most(tmp_path)
     write_most(tmp_path, subjects=2)
-    with pytest.raises(ManifestError, match="expected KL columns as V0XRKL for V4"):
+    with pytest.raises(ManifestError, match="expected KL columns such as V0XRKL for V4"):
         read_most(tmp_path, ["V4"])
     for folder in tmp_path.glob("XR/*/V5/*/PA*"):
         folder.rename(folder.with_name("AP"))

@@ -134,7 +134,7 @@ def test_outputs_replace_ours_and_nothing_else(here, tmp_path):
     for path in (film(here / "2.json", b"{}"), link):
         with pytest.raises(Taken):
             outputs.write(path, b"new")
-    with pytest.raises(Taken, match="one of the films"):
+    with pytest.raises(Taken, match="one of the radiographs"):
         Outputs.beside([Source(here / "1.json")]).write(here / "1.json", b"new")
 
     assert target.read_bytes() == reply

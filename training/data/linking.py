@@ -105,7 +105,7 @@ def link(
     harmless = len(unread) - int(gone.loc[gone["reason"] == "unreadable film", "path"].nunique())
     note(notes, "files among the films that are none", harmless)
     if used.empty:
-        raise ManifestError(f"{cohort}: no film belongs to a graded subject; do the films and tables fit together?")
+        raise ManifestError(f"{cohort}: no film belongs to a graded subject; do films and tables belong together?")
     first = {"path": lambda paths: " | ".join(dict.fromkeys(paths)), "reason": "last"}
     gone = gone.groupby([*knee, "cohort"], as_index=False, sort=True).agg(first)[LEFT_OUT]
     return Release(as_manifest(used), gone, notes)

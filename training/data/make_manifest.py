@@ -123,7 +123,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, help="processes; one a core by default")
     given = parser.parse_args(arguments)
     if not (given.out or given.check):
-        parser.error("--out: where shall the manifest be written?")
+        parser.error("--out: say where to write the manifest")
     options = given.visits, given.projects, given.views, given.kl_19, not given.check
     try:
         release, root = read(given.data_set, given.folder, *options)

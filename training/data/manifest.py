@@ -77,7 +77,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
         raise ManifestError(f"cannot read {Path(path).name}: write it with python -m training manifest") from error
     meta = json.loads((table.schema.metadata or {}).get(_META, b"{}"))
     if meta.get("schema") != SCHEMA_VERSION:
-        raise ManifestError(f"{Path(path).name} is no manifest of schema {SCHEMA_VERSION}: make it again")
+        raise ManifestError(f"{Path(path).name} is not a manifest of schema {SCHEMA_VERSION}: make it again")
     frame = table.to_pandas()
     if "split" in meta:
         if split_hash(frame) != meta["split"]["hash"]:

@@ -64,7 +64,9 @@ def read_most(
     table = read_table(root, path, ["MOSTID"])
     known = sorted({name[:2] for name in table if re.fullmatch(r"V\dX[RL]KL", name)})
     if not known or (visits and set(visits) - set(known)):
-        raise ManifestError(f"{path}: expected KL columns as V0XRKL for {', '.join(visits or ['V0'])}; it has {known}")
+        raise ManifestError(
+            f"{path}: expected KL columns such as V0XRKL for {', '.join(visits or ['V0'])}; it has {known}"
+        )
     subject = codes(table["MOSTID"]).str.upper()
     note(notes, f"rows of {path} without a MOSTID", int(subject.eq("").sum()))
     table, subject = table[subject != ""], subject[subject != ""]

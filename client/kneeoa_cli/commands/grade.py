@@ -4,7 +4,7 @@ import argparse
 
 from kneeoa_cli.arguments import add_any_view, add_figure, add_identify, add_server, films, folder, table, tasks
 
-INTERRUPTED = "; what was graded by then is kept, and the same command starts anew"
+INTERRUPTED = "; what was graded so far is kept, and the same command starts over"
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -17,7 +17,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--dicom", type=folder, metavar="DIR", help=told)
     told = "Grad-CAM heat maps of these tasks; figures show one: KL before OA, JSN_L …"
     parser.add_argument("--explain", type=tasks, metavar="TASK,…", help=told)
-    parser.add_argument("--local", action="store_true", help="grade in this process; no server is asked")
+    parser.add_argument("--local", action="store_true", help="grade in this process, without a server")
     parser.add_argument("--json", type=folder, metavar="DIR", help="write each film's reply")
     add_figure(parser)
     add_identify(parser)

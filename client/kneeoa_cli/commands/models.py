@@ -8,7 +8,7 @@ INTERRUPTED = ""
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("models", help="what is registered, with workers, batch size and queue")
+    parser = commands.add_parser("models", help="show the registered models, with workers, batch size and queue")
     told = "register both archives, scale, remove"
     parser.add_argument("action", nargs="?", choices=("up", "scale", "down"), help=told)
     parser.add_argument("--batch", type=int, default=8, help="largest batch")

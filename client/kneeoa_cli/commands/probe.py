@@ -11,9 +11,9 @@ INTERRUPTED = ""
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    told = "readiness, a synthetic radiograph, workers, keys: for Prometheus"
+    told = "watch a server for Prometheus: readiness, a synthetic radiograph, workers, keys"
     parser = commands.add_parser("probe", help=told)
-    parser.add_argument("--once", action="store_true", help="look once; exit code 0 where ready, 1 where not")
+    parser.add_argument("--once", action="store_true", help="check once; exit code 0 if ready, 1 if not")
     parser.add_argument("--listen", default="127.0.0.1:9089", metavar="HOST:PORT", help="for /metrics and /ready")
     told = "between synthetic radiographs"
     parser.add_argument("--every", type=float, default=30.0, metavar="SECONDS", help=told)

@@ -5,18 +5,20 @@ import argparse
 from kneeoa_cli.arguments import add_any_view, add_figure, add_server, films, folder, tasks
 from kneeoa_cli.words import languages
 
-INTERRUPTED = "; what was graded by then is in the report, and the same command starts anew"
+INTERRUPTED = "; what was graded so far is in the report, and the same command starts over"
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("report", help="grade files and folders, and write web pages that need no server")
+    parser = commands.add_parser(
+        "report", help="grade files and folders, and write web pages that open without a server"
+    )
     told = "files, folders, globs, zip archives, DICOMDIRs"
     parser.add_argument("paths", type=films, nargs="+", metavar="STUDY", help=told)
-    told = "an index that sorts and filters, and a page per study"
+    told = "folder for an index to sort and filter, and a page per study"
     parser.add_argument("--html", type=folder, required=True, metavar="DIR", help=told)
-    told = "whose heat map the figures show"
+    told = "the task whose heat map the figures show"
     parser.add_argument("--explain", type=tasks, metavar="TASK", default="KL", help=told)
-    told = "of the pages; their figures speak English"
+    told = "of the pages; the text in figures is English"
     parser.add_argument("--language", choices=languages(), default="en", help=told)
     add_figure(parser)
     add_any_view(parser)

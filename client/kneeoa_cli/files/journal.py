@@ -56,7 +56,7 @@ class Journal:
             self._lines = self._load()
         except BlockingIOError:
             self._file.close()
-            raise ValueError(f"another run writes to {self.path}") from None
+            raise ValueError(f"another run is writing to {self.path}") from None
         except ValueError:
             self._file.close()
             raise
@@ -77,7 +77,7 @@ class Journal:
             elif line.endswith(b"\n"):
                 self.unread += 1
         if number and not ours:
-            raise ValueError(f"{self.path} is no journal of ours; move it away, or write somewhere else")
+            raise ValueError(f"{self.path} is not a kneeoa journal; move it, or write somewhere else")
         if not line.endswith(b"\n"):  # cut off while it was written: that film is done again
             self._file.truncate(self._file.tell() - len(line))
             number -= 1

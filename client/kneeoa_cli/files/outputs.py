@@ -38,9 +38,9 @@ class Outputs:
     def check(self, path: Path, kind: str | None = None) -> None:
         """Raise `Taken` where ``path`` must not be written; ``kind`` is its ending, where it has none that says so."""
         if os.path.realpath(path) in self.inputs:
-            raise Taken(f"{path} is one of the films; write somewhere else")
+            raise Taken(f"{path} is one of the radiographs; write somewhere else")
         if os.path.lexists(path) and not _ours(path, kind or path.suffix):
-            raise Taken(f"{path} is there, and kneeoa did not write it; move it away, or write somewhere else")
+            raise Taken(f"{path} exists and was not written by kneeoa; move it, or write somewhere else")
 
     def write(self, path: Path, data: bytes, kind: str | None = None) -> None:
         """Write a file, in the place of one of ours; ``kind`` as in `check`.

@@ -45,7 +45,7 @@ class Results:
         if path.suffix not in KINDS:
             raise ValueError(f"--out must end in {', '.join(KINDS)}, not {path.suffix or 'nothing'}")
         if not path.parent.is_dir():
-            raise ValueError(f"--out names a folder that is not there: {path.parent}")
+            raise ValueError(f"--out: there is no folder {path.parent}")
         self.path, self.outputs, self.part = path, outputs, path.with_name(path.name + ".part")
         self.columns = [*COLUMNS, *(IDENTITY if identify else ())]
         self._ranks: list[int] = []

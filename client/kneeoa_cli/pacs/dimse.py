@@ -73,7 +73,7 @@ class DimsePeer:
         title, _, address = text.partition("@")
         host, _, port = address.rpartition(":")
         if not (title and host and port.isdigit()):
-            raise ValueError("a peer is AET@HOST:PORT, as in PACS@10.0.0.5:104")
+            raise ValueError("the peer must be given as AET@HOST:PORT, as in PACS@10.0.0.5:104")
         return cls(title, host, int(port), own)
 
     def deliver(self, files: Sequence[Path]) -> None:

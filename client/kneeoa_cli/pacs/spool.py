@@ -31,7 +31,7 @@ class Spool:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"another process works on {folder}") from None
+            raise ValueError(f"another process is using {folder}") from None
         for rest in (*folder.glob("incoming/*.part"), *folder.glob("outgoing/*.part")):
             _remove(rest)
 

@@ -68,7 +68,7 @@ class Detector:
         stored = weights.metadata["preprocessing"]
         unknown = set(stored) ^ set(asdict(CascadeConfig()))
         if unknown:
-            raise WeightsError(f"preprocessing of these weights and of this code differ in {sorted(unknown)}")
+            raise WeightsError(f"the preprocessing of these weights and of this code differ in {sorted(unknown)}")
         self.cascade = Cascade(Level1(), Level2(), CascadeConfig(**stored))
         for prefix, level in (("level1", self.cascade.level1), ("level2", self.cascade.level2)):
             part = {k.removeprefix(prefix + "."): v for k, v in weights.tensors.items() if k.startswith(prefix)}

@@ -49,7 +49,7 @@ class Preprocessing:
             If its names are not this code's: it prepared joints in another way.
         """
         if unknown := set(stored) ^ set(asdict(cls())):
-            raise WeightsError(f"preprocessing of these weights and of this code differ in {sorted(unknown)}")
+            raise WeightsError(f"the preprocessing of these weights and of this code differ in {sorted(unknown)}")
         return cls(**{**stored, "mean": tuple(stored["mean"]), "std": tuple(stored["std"])})
 
 

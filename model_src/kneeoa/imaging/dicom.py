@@ -88,7 +88,7 @@ def _read(file: BytesIO) -> Radiograph:
     )
     syntax = uid.UID(meta.TransferSyntaxUID)
     if syntax not in TRANSFER_SYNTAXES:
-        raise UnsupportedDicom("This transfer syntax is not read.")
+        raise UnsupportedDicom("This transfer syntax is not supported.")
     # Not dcmread: it inflates, and reads what we do not want. From here on the syntax is one of ours.
     ds = read_dataset(file, syntax.is_implicit_VR, syntax.is_little_endian, specific_tags=_tags(*_ELEMENTS))
     ds.set_original_encoding(syntax.is_implicit_VR, syntax.is_little_endian)
@@ -131,15 +131,15 @@ def _tags(*keywords: str) -> list[BaseTag | int]:
 def _check(ds: Dataset) -> None:
     """Everything that can be refused before a pixel is touched; a missing element is left to raise AttributeError."""
     if ds.SOPClassUID not in SOP_CLASSES:
-        raise UnsupportedDicom("Only computed and digital radiography and secondary capture images are read.")
+        raise UnsupportedDicom("Only computed and digital radiography and secondary capture images are supported.")
     check_size(ds.Rows, ds.Columns)
     if ds.SamplesPerPixel != 1 or ds.PhotometricInterpretation not in ("MONOCHROME1", "MONOCHROME2"):
-        raise UnsupportedDicom("Only MONOCHROME1 and MONOCHROME2 images are read.")
+        raise UnsupportedDicom("Only MONOCHROME1 and MONOCHROME2 images are supported.")
     if _number(ds, "NumberOfFrames", 1) != 1:
-        raise UnsupportedDicom("Only single-frame images are read.")
+        raise UnsupportedDicom("Only single-frame images are supported.")
     allocated, stored = ds.BitsAllocated, ds.BitsStored
     if allocated not in (8, 16) or not 8 <= stored <= allocated or ds.get("HighBit", stored - 1) != stored - 1:
-        raise UnsupportedDicom("Only pixels of 8 to 16 bits, stored in the low bits, are read.")
+        raise UnsupportedDicom("Only pixels of 8 to 16 bits, stored in the low bits, are supported.")
 
 
 def _stored_pixels(ds: Dataset, syntax: uid.UID) -> np.ndarray:

@@ -54,7 +54,7 @@ def _bytes_of(film: Source) -> bytes:
     if isinstance(film, Dataset):
         return _written(film)
     if not isinstance(film, str | os.PathLike):
-        raise BadRequest("a film is a path, bytes, a pydicom Dataset or a NumPy array")
+        raise BadRequest("a film must be a path, bytes, a pydicom Dataset or a NumPy array")
     path = Path(film)
     try:
         if not path.is_file():  # a pipe would be waited for
@@ -82,7 +82,7 @@ def _of_array(pixels: np.ndarray) -> Radiograph:
     check_size(*pixels.shape)
     values = np.ascontiguousarray(pixels, np.uint16 if pixels.dtype in (np.uint8, np.uint16) else np.float32)
     if not np.isfinite(values).all():
-        raise BadRequest("an array must hold finite numbers only")
+        raise BadRequest("an array must contain only finite numbers")
     own = values.copy() if values is pixels else values
     return Radiograph.without_header(own, "array", 8 * pixels.dtype.itemsize)
 
@@ -102,5 +102,7 @@ def as_spacing(millimetres: Spacing | None) -> tuple[float, float] | None:
     except (TypeError, ValueError):
         row = column = np.nan
     if not all(SPACING_MM[0] <= value <= SPACING_MM[1] for value in (row, column)):
-        raise BadRequest("the spacing is millimetres between pixels, one number or (row, column), from 0.01 to 5")
+        raise BadRequest(
+            "the spacing must be in millimetres between pixels, one number or (row, column), from 0.01 to 5"
+        )
     return row, column

@@ -180,6 +180,6 @@ def check_shape(height: int, width: int) -> None:
         The shorter side has fewer than 64 pixels or less than a tenth of the longer.
     """
     if min(height, width) < MIN_SIDE:
-        raise NotARadiograph(f"A single-knee image needs at least {MIN_SIDE} pixels each way.")
+        raise NotARadiograph(f"A single-knee image must be at least {MIN_SIDE} pixels wide and high.")
     if max(height, width) > MAX_ASPECT * min(height, width):
-        raise NotARadiograph(f"No film of a knee is {MAX_ASPECT} times as long as it is wide.")
+        raise NotARadiograph(f"No radiograph of a knee is {MAX_ASPECT} times as long as it is wide.")

@@ -79,9 +79,11 @@ def check_size(rows: int, columns: int) -> None:
         A side above `MAX_SIDE` or more than `MAX_PIXELS` pixels.
     """
     if min(rows, columns) < 1:
-        raise CorruptImage("The file claims an image without pixels.")
+        raise CorruptImage("The file describes an image without pixels.")
     if max(rows, columns) > MAX_SIDE or rows * columns > MAX_PIXELS:
-        raise TooLarge(f"The image has more than {MAX_PIXELS // 10**6} megapixels or a side above {MAX_SIDE} pixels.")
+        raise TooLarge(
+            f"The image has more than {MAX_PIXELS // 10**6} megapixels, or a side longer than {MAX_SIDE} pixels."
+        )
 
 
 def as_levels(pixels: np.ndarray) -> np.ndarray:

@@ -42,7 +42,7 @@ def read_raster(data: bytes) -> Radiograph:
             _check_tile(image)
             _check_sums(image, data)
             if image.mode not in _GREY_16 + _TO_8_BIT:
-                raise UnsupportedMedia("Only 8- and 16-bit images are read, not 1-bit or float ones.")
+                raise UnsupportedMedia("Only 8- and 16-bit images are supported, not 1-bit or floating-point ones.")
             if data.startswith(_JPEG):
                 check_whole(
                     data, lambda stream: np.asarray(Image.open(BytesIO(stream), formats=["JPEG"])), np.asarray(image)
@@ -57,7 +57,7 @@ def read_raster(data: bytes) -> Radiograph:
     except Exception:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, zlib.error … on damaged files
         raise CorruptImage from None
     if deep and (pixels.min() < 0 or pixels.max() > np.iinfo(np.uint16).max):
-        raise UnsupportedMedia("Only 8- and 16-bit images are read, not deeper ones.")
+        raise UnsupportedMedia("Only 8- and 16-bit images are supported, not deeper ones.")
     return Radiograph.without_header(pixels.astype(np.uint16), "raster", 16 if deep else 8)
 
 
