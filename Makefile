@@ -105,6 +105,10 @@ fuzz: setup  ## mutated films and messages through both handlers [SECONDS=600]
 metamorphic: setup  ## [DATA=folder] [FILMS=50]: how many grades change when the same films are encoded, exposed or bordered otherwise
 	@$(BIN)/python -m tests.bench.metamorphic $(call given,data films seed)
 
+mutation: setup  ## do the tests bite? [MODULES="geometry tasks"] [MUTANTS=30] [SEED=0]: changes the code in one place at a time; each change that no test notices
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group mutation
+	@$(BIN)/python -m tests.bench.mutation $(call given,modules mutants seed)
+
 samples: setup  ## redraw samples/*.dcm from their seeds
 	@$(BIN)/python -m training samples
 
@@ -114,5 +118,5 @@ docs: samples  ## rewrite README's picture and docs/api.md's reply from the serv
 docs-site: setup  ## docs/ as a web site, in out/site; a link that leads nowhere is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-.PHONY: help setup demo serve stop test test-fast test-tools lint evaluate manifest crops clean archives gateway gateway-stop monitoring monitoring-stop batch-up batch-scale batch-down bench soak fuzz metamorphic reproduce-paper samples docs docs-site
+.PHONY: help setup demo serve stop test test-fast test-tools lint evaluate manifest crops clean archives gateway gateway-stop monitoring monitoring-stop batch-up batch-scale batch-down bench soak fuzz metamorphic mutation reproduce-paper samples docs docs-site
 .DEFAULT_GOAL := help

@@ -179,7 +179,7 @@ def no_baseline_table(root):
         (no_baseline_table, "no reading table .* expected kxr_sq_bu00 .* or NDA's oai_kxrsemiquant01"),
         (lambda root: path_of(root).write_bytes(b""), "kXR_SQ_BU00.txt cannot be read as a table"),
         (lambda root: path_of(root).rename(path_of(root).with_suffix(".sas7bdat")), "BU00.sas7bdat cannot be read as a table"),
-        (lambda root: (root / "kxr_sq_bu00.txt").write_bytes(b"ID|x\n"), "are copies of one reading table but differ; keep one of them"),
+        (lambda root: (root / "kxr_sq_bu00.txt").write_bytes(b"ID|x\n"), "are one reading table but differ; keep one"),
         (lambda root: (root / "images").rename(root / "elsewhere.zip"), None),
         (lambda root: (root / "images/00m").rename(root / "images/x"), None),
         (nameless_folders, "name no visit"),

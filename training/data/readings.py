@@ -48,9 +48,7 @@ def find_tables(root: Path, paths: Collection[str], stem: str) -> dict[str, str]
         if match := re.fullmatch(rf"(?:.*/)?{stem}\.({'|'.join(_KINDS)})", path, re.IGNORECASE):
             key = match[1].upper(), match[2].lower()
             if key in found and (root / path).read_bytes() != (root / found[key]).read_bytes():
-                raise ManifestError(
-                    f"{found[key]} and {path} are copies of one reading table but differ; keep one of them"
-                )
+                raise ManifestError(f"{found[key]} and {path} are one reading table but differ; keep one")
             found.setdefault(key, path)
     return {key[0]: found[key] for key in sorted(found, key=lambda key: (key[0], _KINDS.index(key[1])))}
 
