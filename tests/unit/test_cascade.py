@@ -52,13 +52,14 @@ def test_a_window_of_the_smallest_size_is_found_where_it_is():
 
 
 def test_larger_knees_are_found_further_down_the_pyramid():
-    smallest, side = 0.3, 96
+    """The third step is 0.709² as large: a window covers 95 pixels there, and the one two to the right and one down is white."""
+    (boxes,) = cascade(nms_all=1.0).propose(film((31, 15, 98))[None])
 
-    (boxes,) = cascade(smallest_knee=smallest, nms_all=0.2).propose(film((40, 16, side))[None])
-
-    best = boxes[0]
-    assert best.iou(Box(40, 16, 40 + side, 16 + side)) > 0.6
-    assert all(box.width >= 0.75 * smallest * 160 - 1e-3 for box in boxes)
+    step = 0.709**2
+    x, y, side = 2 * STRIDE / step, STRIDE / step, WINDOW / step
+    expected = x + side / 8, y, x + side * 7 / 8, y + side * 5 / 4
+    assert min(np.abs(np.subtract(box.as_tuple(), expected)).max() for box in boxes) < 1e-3
+    assert max(box.width for box in boxes) < side  # the next step's windows are wider than the square
 
 
 def test_a_smaller_knee_can_be_asked_for():
