@@ -1,4 +1,4 @@
-"""Talks to a kneeoa server: one film, one answer, in spite of what happens to the server meanwhile."""
+"""Talks to a kneeoa server: one answer for each film, whatever happens to the server in the meantime."""
 
 import json
 import os
@@ -16,8 +16,8 @@ from kneeoa.messages import Message
 from kneeoa_client.web import ask
 
 WORKFLOW = "wfpredict/knee_oa"
-AWAY = 180.0  # s for which a server that is not there is waited for; a restart takes about 30
-FAILING = 60.0  # s for which a request that fails is asked again; a worker is back in about 10
+AWAY = 180.0  # s to wait for a server that does not answer; a restart takes about 30
+FAILING = 60.0  # s for which a failing request is repeated; a worker is back in about 10
 ATTEMPTS = 4  # however long they take: two may meet a worker that dies, and one that dies costs the server's 60 s
 NOT_OF_THE_FILM = (401, 403, 404, 405, 408, 429, 431)  # answers to the client, in the shape of a reply too
 AGAIN = (404, 408, 429)  # 404: restarted, and the model is not registered yet
@@ -32,7 +32,7 @@ class ServerError(RuntimeError):
 
 
 def locate(kind: str, address: str | None, key_file: Path | None) -> tuple[str, Path]:
-    """An address (``url``, ``management``) and a key file: as named, else those of the server that runs here or above.
+    """An address (``url``, ``management``) and a key file: those given, else of the server started here or in a folder above.
 
     Raises
     ------
@@ -51,13 +51,13 @@ def locate(kind: str, address: str | None, key_file: Path | None) -> tuple[str, 
 
 
 class ServerFailed(KneeOaError):
-    """The server is there but failed on this film each time it was asked."""
+    """The server failed on this film at every attempt."""
 
     code = "server_failed"
 
 
 def is_failure(reply: Message) -> bool:
-    """Whether a reply says something of the server, or of a disk, and nothing of the film: it is worth another try."""
+    """Whether a reply is about the server or a disk and not about the film, so that trying again is worthwhile."""
     return reply["status"] == "error" and (
         reply["error"]["http_status"] >= 500 or reply["error"]["http_status"] in FAILURES
     )
@@ -70,19 +70,19 @@ class Client:
     Parameters
     ----------
     url : str
-        Of the inference address or the gateway, e.g. ``http://127.0.0.1:8080``.
+        The inference address or the gateway's, e.g. ``http://127.0.0.1:8080``.
     key : str
         TorchServe's inference token, or the gateway's.
     key_file : Path, optional
-        Where the token came from: read again when it is refused.
+        Where the token came from; it is read again if the token is refused.
     closing : threading.Event
-        Once set, what would be asked again is given up.
+        Once it is set, failed requests are not repeated.
     reached : bool
-        Whether it ever answered; one that never did is not waited for.
+        Whether the server has ever answered; one that has not is not waited for.
     headers : dict
-        Sent with each request besides our own.
+        Sent with each request, in addition to our own.
     proxy : str, optional
-        Through which it is asked, unless it is on this machine.
+        Proxy for the server, unless it is on this machine.
     """
 
     url: str
@@ -109,7 +109,7 @@ class Client:
             raise ServerError(f"cannot read an inference key from {keys}") from None
 
     def post(self, film: bytes, side: str | None = None, endpoint: str = WORKFLOW) -> dict[str, Any]:
-        """One film's reply; an error envelope is a reply like any other. Asked once.
+        """The reply to one film, from a single attempt; an error envelope counts as a reply.
 
         Raises
         ------
@@ -125,14 +125,14 @@ class Client:
         return message
 
     def post_patiently(self, film: bytes, side: str | None = None, endpoint: str = WORKFLOW) -> dict[str, Any]:
-        """The same in spite of a server that fails, is busy, restarts or changes its key: asked again, ever more rarely.
+        """As `post`, but tries again, at growing intervals, while the server fails, is busy, restarts or changes its key.
 
         Raises
         ------
         ServerFailed
-            If the server is there and failed this very request for `FAILING` seconds and `ATTEMPTS` times, in words not ours.
+            If the server answers but failed on this request for `FAILING` seconds and `ATTEMPTS` times, without an error of ours.
         ServerError
-            If the server was away for `AWAY` seconds, the key is refused, or `closing` was set.
+            If the server did not answer for `AWAY` seconds, the key is refused, or `closing` was set.
         """
         started, pause, attempts = time.monotonic(), 0.1, 0
         while True:
@@ -177,7 +177,7 @@ class Client:
         return ask("POST", f"{self.url}/{endpoint}", self.proxy, data=body, headers=headers, timeout=TIMEOUT)
 
     def _reread_key(self) -> bool:
-        """Whether the server has a new key since: a restarted one has."""
+        """Whether the key file holds a new key, as after a restart."""
         try:
             key = json.loads(self.key_file.read_text())["inference"]["key"] if self.key_file else self.key
         except (OSError, ValueError, KeyError):

@@ -29,7 +29,7 @@ class Management:
         return cls(*locate("management", url, key_file))
 
     def up(self, batch: int, delay_ms: int, workers: int) -> None:
-        """Register both archives anew with this batch size, this wait for a batch to fill and so many workers each."""
+        """Register both archives again, each with this batch size, this wait for a batch to fill and this many workers."""
         for name in NAMES:
             if self.ask("GET", f"models/{name}", accepted=(200, 404)) is not None:
                 self.ask("DELETE", f"models/{name}")
@@ -43,7 +43,7 @@ class Management:
         self.ask("POST", "workflows", url=WORKFLOW, response_timeout=60, synchronous="true")
 
     def listening(self) -> bool:
-        """Whether there is a server that takes our token."""
+        """Whether there is a server that accepts our token."""
         try:
             self.ask("GET", "models")
         except ServerError:
@@ -51,12 +51,12 @@ class Management:
         return True
 
     def ready(self, name: str) -> bool:
-        """Whether a model has a worker that can be asked."""
+        """Whether a model has a worker that is ready."""
         found = self.ask("GET", f"models/{name}", accepted=(200, 404))
         return found is not None and any(worker["status"] == "READY" for worker in found[0]["workers"])
 
     def scale(self, workers: int, names: Sequence[str] = NAMES) -> None:
-        """So many workers for each model; for those of the workflow where they are named."""
+        """Set the number of workers of each model; of the workflow's nodes, if these are named."""
         for name in names:
             self.ask("PUT", f"models/{name}", min_worker=workers, max_worker=workers, synchronous="true")
 
@@ -66,11 +66,11 @@ class Management:
             self.ask("DELETE", f"models/{name}", accepted=(200, 404))
 
     def describe(self, name: str) -> dict[str, Any]:
-        """What TorchServe knows of one model: workers with id, pid, status; batch size; queue."""
+        """TorchServe's description of one model: workers with id, pid and status; batch size; queue."""
         return self.ask("GET", f"models/{name}")[0]
 
     def table(self) -> list[dict[str, Any]]:
-        """One row a model, the workflow's nodes included: model, workers (ready of all), batch, delay_ms, queued."""
+        """One row per model, including the workflow's nodes: model, workers (ready of all), batch, delay_ms, queued."""
         rows = []
         for listed in self.ask("GET", "models", limit=100)["models"]:
             found = self.describe(listed["modelName"])

@@ -1,4 +1,4 @@
-"""A reply with its film: what a program, a notebook or a table needs of it."""
+"""A reply together with its film, for programs, notebooks and tables."""
 
 import base64
 import os
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class GradedFilm(Reply):
-    """A reply, field by field as docs/api.md has them, and what can be made of it.
+    """A reply, with the fields that docs/api.md describes, and its table, figure and notebook view.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class GradedFilm(Reply):
         return draw_figure(shown, self.message, opacity=OPACITY if opacity is None else opacity)
 
     def _repr_html_(self) -> str:
-        """For Jupyter: the page, or in words why there is none."""
+        """For Jupyter: the page, or a sentence that says why there is none."""
         from kneeoa.reporting.figure import DPI
 
         try:

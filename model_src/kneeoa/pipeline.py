@@ -1,4 +1,4 @@
-"""The corridor from end to end, in this process: a film in, eight grades a knee out. The handlers take the same steps."""
+"""The whole pipeline in this process: a film in, eight grades per knee out. The handlers take the same steps."""
 
 import os
 import sys
@@ -34,21 +34,21 @@ class _Asked:
 
 
 class KneeOA:
-    """Grades knee osteoarthritis on radiographs, in this process; no server. Research software, not a medical device.
+    """Grades knee osteoarthritis on radiographs, in this process, without a server. Research software, not a medical device.
 
     Parameters
     ----------
     weights : path
         A folder with ``detector.safetensors`` and ``grader.safetensors``; those of the package by default.
     device : str
-        The grader's, as PyTorch calls it: ``cpu``, ``cuda``, ``cuda:1`` …
+        On which the grader runs, in PyTorch's notation: ``cpu``, ``cuda``, ``cuda:1`` …
     detector, grader
-        Instead of those that ``weights`` and ``device`` name.
+        Used in place of those given by ``weights`` and ``device``.
 
     Raises
     ------
     WeightsError
-        If the weights are not there or do not fit this version.
+        If the weights are missing or do not fit this version.
     """
 
     def __init__(
@@ -81,16 +81,16 @@ class KneeOA:
         spacing_mm : float or (row, column)
             Millimetres between pixels, where the film itself does not say; a knee of an impossible size is rejected.
         side : ``R`` or ``L``
-            Of a film of one knee that does not say so itself.
+            Of a film of one knee that does not give the side itself.
         explain : str or iterable of str
-            The tasks that get a Grad-CAM heat map: ``"KL"``, ``"KL,FM"`` or ``["KL", "FM"]``.
+            The tasks to make Grad-CAM heat maps of: ``"KL"``, ``"KL,FM"`` or ``["KL", "FM"]``.
         any_view : bool
-            Grade films whose header names a view that is not frontal, too.
+            Also grade films whose header names a non-frontal view.
 
         Raises
         ------
         KneeOaError
-            If the film cannot be graded, or what is asked makes no sense; its ``code`` says why (docs/api.md).
+            If the film cannot be graded or an argument is invalid; its ``code`` says why (docs/api.md).
         """
         asked = _asked(spacing_mm, side, explain, any_view)
         (reply,) = self._replies([film], [self._detection(film, asked)], asked)
