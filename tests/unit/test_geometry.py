@@ -47,7 +47,7 @@ def test_a_box_is_moved_scaled_squared_and_rounded():
     assert box.shifted(10.0, -2.0) == Box(11.5, 0.5, 17.25, 2.75)
     assert box.shifted(0.5) == Box(2.0, 2.5, 7.75, 4.75)
     assert box.scaled(2) == Box(3.0, 5.0, 14.5, 9.5)
-    assert Box.square((4.0, 3.0), 5.0) == Box(1.5, 0.5, 6.5, 5.5)
+    assert Box.square((4.0, 7.25), 5.0) == Box(1.5, 4.75, 6.5, 9.75)
     assert box.squared() == Box(1.5, 0.75, 7.25, 6.5)
     assert Box(0, 0, 2, 6).squared() == Box(-2, 0, 4, 6)
     assert Box(1.4, 2.6, 7.3, 4.7).rounded() == Box(1, 3, 7, 5)
