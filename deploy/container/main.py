@@ -90,9 +90,11 @@ def guard(folder: Path, bind: str, certificate: Path | None, users: Path | None,
                 if (now := key.read_bytes()) != read:
                     launcher.reload(own, run, master.pid)
                     read = now
-        master.send_signal(signal.SIGUSR1)
-        with contextlib.suppress(psutil.TimeoutExpired):
-            master.wait(DRAIN_SECONDS)
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while running(own) and time.monotonic() < deadline:
+            master.send_signal(signal.SIGUSR1)  # again and again: in the middle of a reload it would be lost
+            with contextlib.suppress(psutil.TimeoutExpired):
+                master.wait(1)
     finally:
         stop(own)
 
@@ -109,8 +111,8 @@ def _logs(folder: Path) -> Iterator[None]:
         tail.wait()
 
 
-def main() -> int:
-    """The exit code: 0 where it was told to stop, 1 with a sentence where it could not go on."""
+def parser() -> argparse.ArgumentParser:
+    """What the command line takes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=("server", "gateway"))
     parser.add_argument("--folder", type=Path, default=Path.cwd(), help="that both write to; default: the current one")
@@ -126,7 +128,12 @@ def main() -> int:
     gateway.add_argument("--bind", default="*:8443", help="address and port")
     gateway.add_argument("--certificate", type=Path, help="PEM with key and chain; default: self-signed, for localhost")
     gateway.add_argument("--users", type=Path, help="a token or user:password a line")
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """The exit code: 0 where it was told to stop, 1 with a sentence where it could not go on."""
+    given = parser().parse_args()
     try:
         _writable(given.folder)
         if given.part == "server":

@@ -79,6 +79,14 @@ def _settings(folder: Path, run: Path, bind: str, certificate: Path, metrics: st
     )
 
 
+def haproxy() -> str:
+    """The program; `DeployError` if it is not installed."""
+    tool = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
+    if tool is None:
+        raise DeployError("HAProxy is not installed; on Debian: apt-get install haproxy")
+    return tool
+
+
 def prepare(
     folder: Path, run: Path, bind: str, certificate: Path | None, users: Path | None, metrics: str = "127.0.0.1"
 ) -> list[str]:
@@ -91,9 +99,7 @@ def prepare(
     DeployError
         If HAProxy is not installed, or a file that was named, or the server's key, cannot be read.
     """
-    tool = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
-    if tool is None:
-        raise DeployError("HAProxy is not installed; on Debian: apt-get install haproxy")
+    tool = haproxy()
     for what, file in (("list of clients", users), ("certificate", certificate), ("key", run / "key_file.json")):
         if file and not os.access(file, os.R_OK):
             raise DeployError(f"the {what} {file} is missing or cannot be read")
@@ -109,7 +115,7 @@ def prepare(
     if certificate is None:
         certificate = folder / "tls.pem"
         if not certificate.exists():
-            _self_signed(certificate)
+            self_signed(certificate)
     _settings(folder, run, bind, certificate, metrics)
     return [tool, "-W", "-f", str(folder / "settings.cfg"), "-f", str(ROOT / "deploy/gateway/haproxy.cfg")]
 
@@ -184,7 +190,8 @@ def _until_ready(folder: Path) -> None:
         time.sleep(0.1)
 
 
-def _self_signed(path: Path) -> None:
+def self_signed(path: Path) -> None:
+    """A certificate for localhost with its key, valid for 30 days, in one PEM file."""
     path.touch(0o600)
     names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", *names]

@@ -1,4 +1,4 @@
-"""Writes base/rules.yaml, the alerts of deploy/monitoring/rules.yml for Prometheus' operator: python -m deploy.kubernetes.rules."""
+"""Writes base/rules.yaml, the alerts of ../monitoring/rules.yml for Prometheus' operator: python -m deploy.kubernetes.rules."""
 
 from pathlib import Path
 
