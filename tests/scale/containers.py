@@ -36,7 +36,9 @@ class Store:
 
     def once(self, *arguments: str, image: str = IMAGE) -> subprocess.CompletedProcess:
         """A command in a container, confined in the same way; its output and exit code."""
-        return self.podman("run", "--rm", "--network", "host", *LIMITS, image, *arguments, check=False)
+        return self.podman(
+            "run", "--rm", "--no-healthcheck", "--network", "host", *LIMITS, image, *arguments, check=False
+        )
 
     def said(self, name: str) -> str:
         done = self.podman("logs", name)

@@ -4,6 +4,7 @@ The pods run what the image runs, as processes. The service is harsher than Kube
 is there while the other restarts, and a connection to a pod that has just gone is refused, not sent elsewhere.
 """
 
+import contextlib
 import itertools
 import json
 import secrets
@@ -14,7 +15,6 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,8 +75,9 @@ class Pod:
 
     def kill(self) -> None:
         for process in psutil.Process().children(recursive=True):
-            if str(self.folder) in " ".join(process.cmdline()):
-                process.kill()
+            with contextlib.suppress(psutil.Error):  # one that has just ended
+                if str(self.folder) in " ".join(process.cmdline()):
+                    process.kill()
 
     def _run(self, part: str, *arguments: str) -> subprocess.Popen:
         command = [sys.executable, "-m", "deploy.container.main", part, "--folder", str(self.folder), *arguments]
@@ -98,7 +99,7 @@ def cluster(tmp_path_factory):
     (folder / "key_file.json").write_text(json.dumps({"inference": {"key": token}}))
     certificate = folder / "tls.pem"
     gateway.self_signed(certificate)
-    with ExitStack() as claim:
+    with contextlib.ExitStack() as claim:
         port, *ports = (free_port(claim) for _ in range(5))
         pods = [
             Pod(folder / name, ports.pop(), f"127.0.0.1:{ports.pop()}", certificate, folder / "users") for name in "ab"
