@@ -141,7 +141,8 @@ def main() -> int:
         else:
             guard(given.folder, given.bind, given.certificate, given.users, given.metrics)
     except DeployError as error:
-        print(f"{given.part}: {error}", file=sys.stderr)
+        told = str(error).replace("make serve PORT=", "--port ")  # there is no make in the image
+        print(f"{given.part}: {told}", file=sys.stderr)
         return 1
     return 0
 

@@ -60,7 +60,7 @@ def test_a_port_that_is_taken(capsys, monkeypatch, tmp_path):
         port = taken.getsockname()[1]
         told = said(capsys, monkeypatch, "server", "--folder", tmp_path, "--store", tmp_path, "--port", port)
 
-    assert f"port {port} is in use" in told
+    assert f"port {port} is in use; choose another: --port" in told
 
 
 def test_a_server_that_never_comes(capsys, monkeypatch, tmp_path):
