@@ -77,6 +77,11 @@ monitoring: setup  ## Prometheus and the probe beside the running server: http:/
 monitoring-stop: setup  ## stop them; what was recorded is kept in .monitoring
 	@$(BIN)/python -m deploy.monitoring.launcher stop
 
+image: setup  ## build the container image localhost/kneeoa:VARIANT with buildah [VARIANT=gpu|cpu] [WHEELS=folder] [BASE=image]
+	@buildah bud --format docker --tag localhost/kneeoa:$(or $(VARIANT),gpu) --build-arg VARIANT=$(or $(VARIANT),gpu) \
+		--build-arg VERSION=$(shell $(BIN)/python -c 'import kneeoa; print(kneeoa.__version__)') --build-arg REVISION=$(shell git rev-parse HEAD) \
+		$(if $(BASE),--build-arg BASE=$(BASE)) $(if $(WHEELS),--build-context wheels=$(abspath $(WHEELS))) --file deploy/container/Containerfile .
+
 batch-up: setup  ## register both archives as plain models for batch work [BATCH=8 DELAY=50 WORKERS=1]
 	@$(BIN)/kneeoa models up $(call given,batch delay workers)
 
@@ -99,6 +104,12 @@ bench: archives  ## films a second: batches against the workflow against bare ne
 soak: archives  ## thousands of films, good and bad, with kills and a restart on the way [N=5000 CLIENTS=64 BAD=0.3]
 	@$(BIN)/python -m tests.bench.soak $(call given,n clients bad seed)
 
+container-test: setup  ## as root: build the image on a Debian of its own, run it without rights, grade, kill, drain (takes long, 30 GB of disk)
+	@$(BIN)/python -m pytest -s tests/scale/test_image.py
+
+scale-test: setup  ## that, and what else needs more than one machine: a rolling restart under load
+	@$(BIN)/python -m pytest -s tests/scale
+
 fuzz: setup  ## mutated films and messages through both handlers [SECONDS=600]
 	@$(BIN)/python -m tests.bench.fuzz $(call given,seconds seed)
 
@@ -118,5 +129,5 @@ docs: samples  ## rewrite README's picture and docs/api.md's reply from the serv
 docs-site: setup  ## docs/ as a web site, in out/site; a link that leads nowhere is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-.PHONY: help setup demo serve stop test test-fast test-tools lint evaluate manifest crops clean archives gateway gateway-stop monitoring monitoring-stop batch-up batch-scale batch-down bench soak fuzz metamorphic mutation reproduce-paper samples docs docs-site
+.PHONY: help setup demo serve stop test test-fast test-tools lint evaluate manifest crops clean archives gateway gateway-stop monitoring monitoring-stop image batch-up batch-scale batch-down bench soak container-test scale-test fuzz metamorphic mutation reproduce-paper samples docs docs-site
 .DEFAULT_GOAL := help

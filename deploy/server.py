@@ -59,9 +59,10 @@ def confined(run: Path) -> list[str]:
     return words if allowed else []
 
 
-def configure(run: Path, store: Path, port: int, metrics: Path) -> Path:
-    """The run's own config.properties: the repository's with this run's five ports and its paths."""
-    lines = (ROOT / "config.properties").read_text().splitlines()
+def configure(run: Path, store: Path, port: int, metrics: Path, metrics_host: str = "127.0.0.1") -> Path:
+    """The run's own config.properties: the repository's with this run's five ports, its paths, and where metrics are told."""
+    text = (ROOT / "config.properties").read_text()
+    lines = text.replace("metrics_address=http://127.0.0.1", f"metrics_address=http://{metrics_host}").splitlines()
     moved = (re.sub(r"^(\w+(?:_address=.*:|_port=))808(\d)$", lambda m: f"{m[1]}{port + int(m[2])}", x) for x in lines)
     target = run / "config.properties"
     paths = {"model_store": store, "workflow_store": store, "metrics_config": metrics}
@@ -82,8 +83,9 @@ def start(
     port: int = 8080,
     plain_models: bool = False,
     metrics: Path = ROOT / "handlers/metrics.yaml",
+    metrics_host: str = "127.0.0.1",
 ) -> None:
-    """Start, register, verify; returns once a radiograph was graded.
+    """Start, register, verify; returns once a radiograph was graded. ``metrics_host`` is where metrics, and no more, listen.
 
     Raises
     ------
@@ -111,7 +113,7 @@ def start(
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait by spinning take the cores from the other worker
     }
     tool = Path(sys.executable).parent / "torchserve"
-    config = configure(run, store, port, metrics)
+    config = configure(run, store, port, metrics, metrics_host)
     command = [*confined(run), str(tool), "--start", "--foreground", "--ts-config", str(config)]
     command += ["--model-store", str(store), "--workflow-store", str(store)]
     command += ["--log-config", str(ROOT / "deploy/log4j2.xml")]

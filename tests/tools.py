@@ -16,6 +16,7 @@ import pytest
 
 DICOMWEB = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
 PACKAGES = {  # program, or file of one → package of Debian
+    "amtool": "prometheus-alertmanager",
     "bwrap": "bubblewrap",
     "chromedriver": "chromium-driver",
     "chromium": "chromium",
@@ -25,6 +26,7 @@ PACKAGES = {  # program, or file of one → package of Debian
     "dsr2html": "dcmtk",
     "dsrdump": "dcmtk",
     "haproxy": "haproxy",
+    "kubectl": "kubernetes-client",
     "node": "nodejs",
     "npm": "npm",
     "openssl": "openssl",

@@ -6,6 +6,7 @@ It has its own folder: settings, certificate, the hashes of its clients' credent
 import argparse
 import hashlib
 import json
+import os
 import secrets
 import shutil
 import signal
@@ -58,7 +59,7 @@ def credential(text: str) -> str:
     return hashlib.sha256(authorization(text).encode()).hexdigest()
 
 
-def _settings(folder: Path, run: Path, bind: str, certificate: Path) -> None:
+def _settings(folder: Path, run: Path, bind: str, certificate: Path, metrics: str) -> None:
     """The part of the configuration that this run decides; 0600, since it holds TorchServe's token."""
     key = json.loads((run / "key_file.json").read_text())["inference"]["key"]
     values = {
@@ -67,7 +68,7 @@ def _settings(folder: Path, run: Path, bind: str, certificate: Path) -> None:
         "FILES": folder,
         "KEY": key,
         "LUA": ROOT / "deploy/gateway/refuse.lua",
-        "METRICS": f"127.0.0.1:{int(bind.rpartition(':')[2]) + 1}",
+        "METRICS": f"{metrics}:{int(bind.rpartition(':')[2]) + 1}",
         "SERVER": json.loads((run / "server.json").read_text())["url"].removeprefix("http://"),
     }
     lines = ["global", *(f'    setenv KNEEOA_{name} "{value}"' for name, value in values.items())]
@@ -76,6 +77,47 @@ def _settings(folder: Path, run: Path, bind: str, certificate: Path) -> None:
     (folder / "gateway.json").write_text(
         json.dumps({"bind": bind, "certificate": str(certificate), "metrics": values["METRICS"]})
     )
+
+
+def haproxy() -> str:
+    """The program; `DeployError` if it is not installed."""
+    tool = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
+    if tool is None:
+        raise DeployError("HAProxy is not installed; on Debian: apt-get install haproxy")
+    return tool
+
+
+def prepare(
+    folder: Path, run: Path, bind: str, certificate: Path | None, users: Path | None, metrics: str = "127.0.0.1"
+) -> list[str]:
+    """Write what HAProxy reads into ``folder``; the command that starts it there. Parameters as of `start`.
+
+    ``metrics`` is the address of its metrics, whose port is the next one after ``bind``'s.
+
+    Raises
+    ------
+    DeployError
+        If HAProxy is not installed, or a file that was named, or the server's key, cannot be read.
+    """
+    tool = haproxy()
+    for what, file in (("list of clients", users), ("certificate", certificate), ("key", run / "key_file.json")):
+        if file and not os.access(file, os.R_OK):
+            raise DeployError(f"the {what} {file} is missing or cannot be read")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in REFUSALS:
+        (folder / f"{name}.json").write_text(refusal(name))
+    if not (folder / "key_file.json").exists():
+        (folder / "key_file.json").touch(0o600)
+        (folder / "key_file.json").write_text(json.dumps({"inference": {"key": secrets.token_urlsafe(32)}}))
+    own = json.loads((folder / "key_file.json").read_text())["inference"]["key"]
+    others = [line for line in users.read_text().splitlines() if line] if users else []
+    (folder / "clients").write_text("\n".join(map(credential, [own, *others])) + "\n")
+    if certificate is None:
+        certificate = folder / "tls.pem"
+        if not certificate.exists():
+            self_signed(certificate)
+    _settings(folder, run, bind, certificate, metrics)
+    return [tool, "-W", "-f", str(folder / "settings.cfg"), "-f", str(ROOT / "deploy/gateway/haproxy.cfg")]
 
 
 def start(
@@ -99,28 +141,11 @@ def start(
     DeployError
         If HAProxy is not installed, the server does not run, or it does not become ready.
     """
-    tool = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
-    if tool is None:
-        raise DeployError("HAProxy is not installed; on Debian: apt-get install haproxy")
     if not running(run):
         raise DeployError("no server is running; start it first with: make serve")
     if running(folder):
         raise DeployError("a gateway is already running here; stop it with: make gateway-stop")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name in REFUSALS:
-        (folder / f"{name}.json").write_text(refusal(name))
-    if not (folder / "key_file.json").exists():
-        (folder / "key_file.json").touch(0o600)
-        (folder / "key_file.json").write_text(json.dumps({"inference": {"key": secrets.token_urlsafe(32)}}))
-    own = json.loads((folder / "key_file.json").read_text())["inference"]["key"]
-    others = [line for line in users.read_text().splitlines() if line] if users else []
-    (folder / "clients").write_text("\n".join(map(credential, [own, *others])) + "\n")
-    if certificate is None:
-        certificate = folder / "tls.pem"
-        if not certificate.exists():
-            _self_signed(certificate)
-    _settings(folder, run, bind, certificate)
-    command = [tool, "-W", "-f", str(folder / "settings.cfg"), "-f", str(ROOT / "deploy/gateway/haproxy.cfg")]
+    command = prepare(folder, run, bind, certificate, users)
     with open(folder / "haproxy.log", "ab") as log:
         launch(folder, command, stdout=log, stderr=log)
     try:
@@ -132,12 +157,16 @@ def start(
 
 def refresh(folder: Path = FOLDER, run: Path = RUN) -> None:
     """After a restart of the server: take its new token and address, without losing a connection. No gateway: nothing."""
-    if not (master := process_of(folder)):
-        return
+    if master := process_of(folder):
+        reload(folder, run, master.pid)
+        _until_ready(folder)
+
+
+def reload(folder: Path, run: Path, master: int) -> None:
+    """Have HAProxy, whose master process is named by its number, read the server's token and address anew."""
     kept = json.loads((folder / "gateway.json").read_text())
-    _settings(folder, run, kept["bind"], Path(kept["certificate"]))
-    master.send_signal(signal.SIGUSR2)
-    _until_ready(folder)
+    _settings(folder, run, kept["bind"], Path(kept["certificate"]), kept["metrics"].rpartition(":")[0])
+    os.kill(master, signal.SIGUSR2)
 
 
 def ready(folder: Path = FOLDER) -> bool:
@@ -161,7 +190,8 @@ def _until_ready(folder: Path) -> None:
         time.sleep(0.1)
 
 
-def _self_signed(path: Path) -> None:
+def self_signed(path: Path) -> None:
+    """A certificate for localhost with its key, valid for 30 days, in one PEM file."""
     path.touch(0o600)
     names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", *names]
