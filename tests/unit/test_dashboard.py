@@ -17,7 +17,9 @@ def lost(ours: Any, theirs: Any, where: str = "") -> list[str]:
     if isinstance(ours, dict) and isinstance(theirs, dict):
         return [place for key in ours for place in lost(ours[key], theirs.get(key), f"{where}.{key}")]
     if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
-        return [place for i, pair in enumerate(zip(ours, theirs, strict=True)) for place in lost(*pair, f"{where}[{i}]")]
+        return [
+            place for i, pair in enumerate(zip(ours, theirs, strict=True)) for place in lost(*pair, f"{where}[{i}]")
+        ]
     return [] if ours == theirs else [where]
 
 
