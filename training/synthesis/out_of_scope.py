@@ -12,6 +12,7 @@ from kneeoa.geometry import KeyPoints
 from training.synthesis.composed_films import Film
 
 WINDOW_MM = 95.0, 140.0  # to either side of a knee, above and below it: a film of one knee
+EDGES = ("left", "right", "top", "bottom")
 _FEMUR_MM, _TIBIA_MM = (18.0, 26.0), (12.0, 18.0)  # from the joint to a growth plate, where W is 80
 
 

@@ -164,19 +164,18 @@ class Cascade:
         box, flipped = found.key_points.knee_box(), np.ascontiguousarray(image[::-1])
         step, top = self.config.look * box.width, image.shape[0] - box.y2
         turned = Box(box.x1, top, box.x2, top + box.height)
-        upright = [box, *(box.shifted(dx, dy) for dx in (-step, step) for dy in (-step, step))]
+        upright = [box, *_around(box, step)]
         return [(image, each) for each in upright] + [(flipped, turned.shifted(0, dy)) for dy in (-step, 0.0, step)]
 
     def leans(self, image: np.ndarray, found: Found) -> bool:
         """Whether what was found looks far more like a knee when it is turned by 25° or 50° to either side."""
-        side, middle = 4 * LEVEL2_SIZE, (2 * LEVEL2_SIZE, 2 * LEVEL2_SIZE)
+        side = 4 * LEVEL2_SIZE
         around = crop(image, Box.square(found.box.centre, 2 * found.box.width), (side, side))
-        windows = [
-            (turned(around, degrees), Box.square(middle, side / 2).shifted(dx, dy))
-            for degrees in LEANINGS
-            for dx in (-side / 12, side / 12)
-            for dy in (-side / 12, side / 12)
-        ]
+        windows = []
+        for degrees in LEANINGS:
+            copy = turned(around, degrees)
+            box = Box.square((copy.shape[1] / 2, copy.shape[0] / 2), side / 2)
+            windows += [(copy, each) for each in (box, *_around(box, self.config.look * box.width))]
         return 1 - max(look.score for look in self.refine(windows)) < TURNED * (1 - found.score)
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Found | None]:
@@ -222,6 +221,10 @@ class Cascade:
         while image.shape[1] >= 2 * FINENESS * WINDOW / smallest:
             image, factor = halved(image), 2 * factor
         return image, factor
+
+
+def _around(box: Box, step: float) -> list[Box]:
+    return [box.shifted(dx, dy) for dx in (-step, step) for dy in (-step, step)]
 
 
 def beside(box: Box, other: Box) -> bool:
