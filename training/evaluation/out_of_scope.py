@@ -1,7 +1,7 @@
 """Measures what the service says of what it must not grade, and how often it says so of knees that it should grade.
 
-False alarms: every val knee as a film of its own, and films composed of val knees. Catches: val knees turned, cut and with growth plates
-drawn, drawn views, films that show no knee. Writes out_of_scope.json.
+False alarms: every val knee as a film of its own, and films composed of val knees. Catches: val knees turned, cut and with growth
+plates drawn, drawn views, films that show no knee. Writes out_of_scope.json.
 """
 
 import argparse
