@@ -61,9 +61,9 @@ def kinds(rng: np.random.Generator, films: Sequence[Film]) -> Iterator[tuple[str
         for share in SHARES:
             edge = EDGES[at % len(EDGES)]
             yield f"cut at an edge, {share:.0%} lost", of_pixels(cut(upright, edge, share))
-        yield "growth plates drawn on a real knee", of_pixels(with_growth_plates(rng, upright, "ragged"))
+        yield "growth plates drawn on a real knee", of_pixels(with_growth_plates(rng, upright, "arched"))
         drawn = draw_film(rng, spacing_mm=SPACING, style="test", sides=[Laterality.RIGHT])
-        plates = with_growth_plates(rng, single(drawn, 0), "ragged")
+        plates = with_growth_plates(rng, single(drawn, 0), "arched")
         yield "growth plates drawn on a phantom", of_pixels(plates)
         for view in VIEWS:
             yield f"{view} view, drawn", of_pixels(draw_view(rng, view, SPACING))

@@ -66,7 +66,8 @@ def cut(film: Single, edge: str, share: float) -> np.ndarray:
 def with_growth_plates(rng: np.random.Generator, film: Single, style: str) -> np.ndarray:
     """Open growth plates in femur and tibia: lucent, wavy bands with a dense rim, from side to side.
 
-    ``smooth`` ones are a sine wave of one thickness; ``ragged`` ones follow random steps, and thin out here and there.
+    ``smooth`` ones are a sine wave of one thickness; ``ragged`` ones follow random steps, and thin out here and there; by these
+    two the limits were chosen. ``arched`` ones are a wedge along an arch, and hold a look out.
     """
     femur, tibia = film.key_points.as_array().reshape(2, 3, 2)
     unit = film.key_points.width / 80  # pixels a millimetre of a knee of W = 80
@@ -88,6 +89,10 @@ def with_growth_plates(rng: np.random.Generator, film: Single, style: str) -> np
 
 def _wave(rng: np.random.Generator, style: str, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of a growth plate: how far it strays from its level, and its thickness, in mm, at places ``u`` mm from the middle."""
+    if style == "arched":
+        arch = rng.uniform(2, 5) * rng.choice([-1, 1]) * (1 - (u / 40) ** 2)
+        thin, thick = rng.uniform(1.4, 2.4), rng.uniform(2.4, 4.0)
+        return arch, np.interp(u * rng.choice([-1, 1]), (-40, 40), (thin, thick))
     if style == "smooth":
         wave = rng.uniform(1.0, 2.5) * np.sin(2 * np.pi * u / rng.uniform(30, 50) + rng.uniform(0, 6.3))
         return wave, np.full_like(u, rng.uniform(2.0, 3.5))
