@@ -1,5 +1,7 @@
 """What must not be graded is said: knees that are turned, cut by the film's edge, or a child's."""
 
+import html
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +13,12 @@ from kneeoa.detection.scope import out_of_scope, tilt_of
 from kneeoa.geometry import KeyPoints
 from kneeoa.imaging.inputs import read
 from kneeoa.imaging.radiograph import Radiograph
+from kneeoa.remarks import WORDS
 from kneeoa.tasks import Laterality
+from kneeoa_cli.files.outputs import Outputs
+from kneeoa_cli.files.tables import rows_of, table
+from kneeoa_cli.html_pages import write_report
+from tests.conftest import ROOT
 from training.data.knee_kl import read_knee_kl
 from training.synthesis.out_of_scope import EDGES, Single, cut, single, with_growth_plates
 from training.synthesis.phantom import draw_film
@@ -126,3 +133,15 @@ def test_real_knees_are_told_from_those_with_growth_plates(knee_kl):
 
 def test_a_joint_without_contrast_has_no_growth_plates():
     assert not shows_growth_plates(np.zeros((80, 80), np.float32), KeyPoints.from_array(np.ones((6, 2))))
+
+
+def test_a_warning_of_the_film_is_beside_each_of_its_grades(tmp_path):
+    reply = json.loads((ROOT / "samples/bilateral.json").read_text())
+    reply["film"]["warnings"] = ["growth_plates"]
+    reply["knees"][0]["warnings"] = ["oa_kl_disagree"]
+
+    write_report(Outputs(frozenset()), tmp_path, {"film.dcm": reply}, {})
+
+    assert [row["warnings"] for row in rows_of("film.dcm", reply)] == ["growth_plates; oa_kl_disagree", "growth_plates"]
+    for shown in (table({"film.dcm": reply}), html.unescape((tmp_path / "index.html").read_text())):
+        assert shown.count(WORDS["growth_plates"]) == 2
