@@ -14,6 +14,7 @@ COMMANDS = {
     "calibrate": "fitting.calibrate",
     "evaluate": "evaluation.evaluate",
     "evaluate-films": "evaluation.evaluate_films",
+    "out-of-scope": "evaluation.out_of_scope",
     "joint-spaces": "evaluation.joint_spaces",
     "reference": "evaluation.make_reference",
     "reproduce-paper": "experiments.reproduce",

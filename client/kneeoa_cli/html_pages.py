@@ -175,10 +175,9 @@ def _changed(visits: list[dict[str, Any]], films: dict[str, Page], say: Words) -
 def _rows(name: str, reply: Message, page: Page | None, say: Words) -> list[dict[str, Any]]:
     """The index's rows of a film: one a knee; a film that could not be read is one with its error."""
     rows = []
-    warnings = [knee["warnings"] for knee in reply["knees"]] or [[]]
-    for row, warned in zip(rows_of(name, reply), warnings, strict=True):
+    for row in rows_of(name, reply):
         shown = {task: "" if row[task.name] is None else row[task.name] for task in TASKS}
-        remarks = [word for word in (row["error_code"], *warned) if word]
+        remarks = [word for word in (row["error_code"], *(row["warnings"] or "").split("; ")) if word]
         rows.append(
             {
                 "film": name,
@@ -194,7 +193,7 @@ def _rows(name: str, reply: Message, page: Page | None, say: Words) -> list[dict
                     *shown.values(),
                     *("" if row[f"JSW_{side}_mm"] is None else f"{row[f'JSW_{side}_mm']:.1f}" for side in "LM"),
                     "" if row["OA_p1"] is None else f"{100 * row['OA_p1']:.1f}",
-                    ", ".join(say["remark"].get(word, word) for word in remarks),
+                    "; ".join(say["remark"].get(word, word) for word in remarks),
                 ],
             }
         )

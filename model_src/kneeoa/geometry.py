@@ -103,6 +103,12 @@ class KeyPoints:
     def scaled(self, factor: float) -> "KeyPoints":
         return KeyPoints.from_array(self.as_array() * factor)
 
+    def turned(self, degrees: float) -> "KeyPoints":
+        """Counter-clockwise about their middle."""
+        xy, angle = self.as_array(), np.radians(degrees)
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        return KeyPoints.from_array((xy - xy.mean(axis=0)) @ turn + xy.mean(axis=0))
+
     def mirrored(self, image_width: float) -> "KeyPoints":
         """The points of the horizontally flipped image, renamed so that ``left`` is again at the image's left."""
         return KeyPoints(tuple((image_width - self.points[i][0], self.points[i][1]) for i in _MIRRORED))
@@ -153,3 +159,13 @@ def halved(image: np.ndarray) -> np.ndarray:
     """Half as many pixels each way, each the mean of four; an odd last row or column is dropped."""
     h, w = (side // 2 for side in image.shape)
     return cv2.resize(image[: 2 * h, : 2 * w], (w, h), interpolation=cv2.INTER_AREA)
+
+
+def turned(image: np.ndarray, degrees: float) -> np.ndarray:
+    """Turned counter-clockwise, on a canvas that holds all of it; what is beyond the image is 0."""
+    h, w = image.shape
+    matrix = np.asarray(cv2.getRotationMatrix2D((w / 2, h / 2), degrees, 1), np.float64)
+    cos, sin = np.abs(matrix[0, :2])
+    size = round(h * sin + w * cos), round(h * cos + w * sin)
+    matrix[:, 2] += np.array([size[0] - w, size[1] - h]) / 2
+    return np.asarray(cv2.warpAffine(image, matrix, size))

@@ -10,6 +10,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
 from kneeoa.messages import encode_png
+from kneeoa.remarks import FILM_WARNINGS, REASONS
 from kneeoa.reporting.figure import as_image, displayed, draw_figure
 from kneeoa.tasks import TASKS
 
@@ -74,8 +75,11 @@ def test_all_that_is_written_is_on_the_page_and_apart(bilateral, kind, shape):
         film = canvas
     page = draw_figure(film, spoilt(reply, kind), scale)
 
-    written = texts(page)
+    are_apart(page)
 
+
+def are_apart(page) -> None:
+    written = texts(page)
     width, height = page.get_size_inches() * page.dpi
     assert len(written) > 5
     for text, place in written:
@@ -85,6 +89,19 @@ def test_all_that_is_written_is_on_the_page_and_apart(bilateral, kind, shape):
     for i, (one, a) in enumerate(written):
         for other, b in written[i + 1 :]:
             assert not a.padded(-1).overlaps(b.padded(-1)), (one.get_text(), other.get_text())
+
+
+def test_all_warnings_of_a_film_stay_beside_it_and_a_reason_is_told_in_the_joints_place(bilateral):
+    film, reply = bilateral
+    for reason in ("implant", "cut_off"):
+        lost = {**spoilt(reply, "rejected")["knees"][0], "reason": reason}
+        warned = {**reply["film"], "warnings": list(FILM_WARNINGS)}
+        page = draw_figure(film, {**reply, "film": warned, "knees": [reply["knees"][0], lost]})
+
+        are_apart(page)
+        said = [text.get_text().replace("\n", " ") for text, _ in texts(page)]
+        assert REASONS[reason] in said
+        assert all(any(words in text for text in said) for words in FILM_WARNINGS.values())
 
 
 def test_the_page_says_who_says_what(bilateral):

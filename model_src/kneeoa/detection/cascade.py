@@ -12,7 +12,7 @@ import torch
 from torchvision.ops import nms
 
 from kneeoa.detection.networks import LEVEL2_SIZE, STRIDE, WINDOW, Level1, Level2, as_input
-from kneeoa.geometry import Box, KeyPoints, crop, halved
+from kneeoa.geometry import Box, KeyPoints, crop, halved, turned
 
 CANDIDATES = 1024  # most windows of one scale that are compared with each other: a knee gives some ten, noise thousands
 SMALLEST_OF_TWO = 0.15  # as `CascadeConfig.smallest_knee`, on a film of two knees, where a box takes about 0.24
@@ -21,6 +21,9 @@ FINENESS = (
 )
 TURNED = 0.1  # how much less doubt there must be in the turned knee
 TURNED_LOOKS, LOOKS = 3, 8  # second looks at a knee turned upside down, and in all
+LEANINGS = (-50, -25, 25, 50)  # degrees by which a doubtful knee is turned
+TURNS = (-90, 90, -45, 45, -135, 135)  # degrees by which a film without knees is
+ENOUGH = 480  # least px of its width then, for it is to be named only
 
 Window = tuple[np.ndarray, Box]  # an image and where in it level 2 looks
 
@@ -69,8 +72,8 @@ class Found:
         """Whether it looks far more like a knee with femur and tibia exchanged."""
         return 1 - self.turned < TURNED * (1 - self.score)
 
-    def shifted(self, dx: float) -> "Found":
-        return replace(self, box=self.box.shifted(dx), key_points=self.key_points.shifted(dx))
+    def shifted(self, dx: float, dy: float = 0.0) -> "Found":
+        return replace(self, box=self.box.shifted(dx, dy), key_points=self.key_points.shifted(dx, dy))
 
     def scaled(self, factor: float) -> "Found":
         return replace(self, box=self.box.scaled(factor), key_points=self.key_points.scaled(factor))
@@ -162,8 +165,19 @@ class Cascade:
         box, flipped = found.key_points.knee_box(), np.ascontiguousarray(image[::-1])
         step, top = self.config.look * box.width, image.shape[0] - box.y2
         turned = Box(box.x1, top, box.x2, top + box.height)
-        upright = [box, *(box.shifted(dx, dy) for dx in (-step, step) for dy in (-step, step))]
+        upright = [box, *_around(box, step)]
         return [(image, each) for each in upright] + [(flipped, turned.shifted(0, dy)) for dy in (-step, 0.0, step)]
+
+    def leans(self, image: np.ndarray, found: Found) -> bool:
+        """Whether what was found looks far more like a knee when it is turned by 25° or 50° to either side."""
+        side = 4 * LEVEL2_SIZE
+        around = crop(image, Box.square(found.box.centre, 2 * found.box.width), (side, side))
+        windows = []
+        for degrees in LEANINGS:
+            copy = turned(around, degrees)
+            box = Box.square((copy.shape[1] / 2, copy.shape[0] / 2), side / 2)
+            windows += [(copy, each) for each in (box, *_around(box, self.config.look * box.width))]
+        return 1 - max(look.score for look in self.refine(windows)) < TURNED * (1 - found.score)
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Found | None]:
         """The knee of each single-knee image, or None; a score below ``score2`` is left to the caller to reject.
@@ -191,12 +205,27 @@ class Cascade:
         pair = self.locate_each([(small, [found.box]) for found in (ranked[0], second) if found])
         return sorted((found.scaled(factor) for found in pair), key=lambda found: found.box.x1)
 
+    def seen_turned(self, image: np.ndarray) -> str | None:
+        """Why a film shows knees only when it is turned, ``upside_down`` or ``rotated``; None where it shows none then."""
+        while image.shape[1] >= 2 * ENOUGH:
+            image = halved(image)
+        if self._shows_knees(np.ascontiguousarray(image[::-1])):
+            return "upside_down"
+        return "rotated" if any(self._shows_knees(turned(image, degrees)) for degrees in TURNS) else None
+
+    def _shows_knees(self, image: np.ndarray) -> bool:
+        return any(found.score >= self.config.score2 for found in self.detect_pair(image))
+
     def _reduced(self, image: np.ndarray, smallest: float) -> tuple[np.ndarray, int]:
         """A copy as small as both levels can do with, and how many pixels make one of its."""
         factor = 1
         while image.shape[1] >= 2 * FINENESS * WINDOW / smallest:
             image, factor = halved(image), 2 * factor
         return image, factor
+
+
+def _around(box: Box, step: float) -> list[Box]:
+    return [box.shifted(dx, dy) for dx in (-step, step) for dy in (-step, step)]
 
 
 def beside(box: Box, other: Box) -> bool:

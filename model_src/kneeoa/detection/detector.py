@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from kneeoa.detection.cascade import Cascade, CascadeConfig, Found, beside
+from kneeoa.detection.growth_plates import shows_growth_plates
 from kneeoa.detection.handedness import Handedness
 from kneeoa.detection.implant import shows_implant
 from kneeoa.detection.layout import (
@@ -21,6 +22,7 @@ from kneeoa.detection.layout import (
 )
 from kneeoa.detection.markers import Markers
 from kneeoa.detection.networks import Level1, Level2, pooled_first
+from kneeoa.detection.scope import out_of_scope
 from kneeoa.errors import NotARadiograph
 from kneeoa.geometry import Box, crop, main_joint
 from kneeoa.imaging.field import field_of, lively
@@ -38,7 +40,7 @@ from kneeoa.tasks import Laterality
 from kneeoa.timing import Clock
 from kneeoa.weights import Weights, WeightsError, read_weights
 
-WIDTH_MM = (40.0, 140.0)  # W of an adult knee with a wide margin; 748 OAI knees lie in 62 … 101 mm
+SURE = 0.999  # score of a knee from which nobody asks whether it leans
 CLIPPED = 0.05  # share of a main joint at its darkest or brightest value from which contrast was lost
 
 
@@ -115,8 +117,12 @@ class Detector:
             others, told = self._look(inverted(pixels), field, film, side, clock)
             if any(map(_is_seen, others)):
                 knees, warnings, rule = others, ["polarity_overridden", *told], "inverted_to_find_knees"
-            elif self._turned(pixels[field], clock):
-                knees = [replace(knee, status="rejected", reason="upside_down") for knee in knees]
+            else:
+                with clock("prepare"):
+                    whole = prepare_single(pixels[field])
+                with clock("detect"):
+                    reason = self.cascade.seen_turned(whole)
+                knees = [replace(knee, status="rejected", reason=reason) for knee in knees] if reason else knees
         warnings += [] if film.frontal else ["not_frontal"]
         return self._facts(film, rule, warnings, knees)
 
@@ -154,7 +160,13 @@ class Detector:
             knees = [self._knee(pixels, film, field, best, named)]
         clipped = any(_is_clipped(film.pixels, knee.main_joint) for knee in knees if knee.main_joint)
         doubtful = self._doubt(pixels, knees, film.rows_run_to_right)
-        told = {"laterality_conflict": conflict, "side_doubtful": doubtful, "clipped_histogram": clipped}
+        growing = any(shows_growth_plates(pixels, knee.key_points) for knee in knees if knee.key_points)
+        told = {
+            "laterality_conflict": conflict,
+            "side_doubtful": doubtful,
+            "clipped_histogram": clipped,
+            "growth_plates": growing,
+        }
         return knees, [warning for warning, holds in told.items() if holds]
 
     def _doubt(self, pixels: np.ndarray, knees: Sequence[DetectedKnee], swapped: bool) -> bool:
@@ -219,13 +231,6 @@ class Detector:
     def _is_knee(self, found: Found | None) -> bool:
         return found is not None and found.score >= self.cascade.config.score2
 
-    def _turned(self, pixels: np.ndarray, clock: Clock) -> bool:
-        """Whether knees are seen on the field when it is turned upside down."""
-        with clock("prepare"):
-            image = prepare_single(pixels[::-1])
-        with clock("detect"):
-            return any(map(self._is_knee, self.cascade.detect_pair(image)))
-
     def _alone(
         self,
         pixels: np.ndarray,
@@ -260,8 +265,12 @@ class Detector:
         if found is None:
             return DetectedKnee(*known, "not_found", "no_knee_like_region")
         to_film = view.x + (field[1].start or 0), field[0].start or 0
-        reason = self._rejection(found, film.spacing_mm)
-        if reason is None and shows_implant(pixels, found.box.shifted(*to_film)):
+        on_film = found.shifted(*to_film)
+        sure = self._is_knee(found)
+        reason = out_of_scope(on_film, pixels.shape, field, film.spacing_mm) if sure else "low_score"
+        if reason is None and found.score < SURE and self.cascade.leans(view.image, found):
+            reason = "rotated"
+        if reason is None and shows_implant(pixels, on_film.box):
             reason = "implant"
         if reason:
             return DetectedKnee(*known, "rejected", reason, found.score)
@@ -270,22 +279,11 @@ class Detector:
             *known,
             status="found",
             score=found.score,
-            box=found.box.shifted(*to_film),
-            key_points=found.key_points.shifted(*to_film),
+            box=on_film.box,
+            key_points=on_film.key_points,
             main_joint=joint.shifted(*to_film),
             crop=crop(view.image, joint),
         )
-
-    def _rejection(self, found: Found, spacing_mm: tuple[float, float] | None) -> str | None:
-        if not self._is_knee(found):
-            return "low_score"
-        (x, y), points = found.key_points.as_array().T, found.key_points
-        ordered = x[0] < x[1] < x[2] and x[3] < x[4] < x[5] and y[1] < min(y[0], y[2]) and y[4] < min(y[3], y[5])
-        if not ordered or not 0.4 < points.width / found.box.width < 1.2 or max(y[0], y[2]) > max(y[3], y[5]):
-            return "implausible_key_points"
-        if spacing_mm and not WIDTH_MM[0] < points.width * spacing_mm[1] < WIDTH_MM[1]:
-            return "implausible_size"
-        return "upside_down" if found.upside_down else None
 
 
 def _is_seen(knee: DetectedKnee) -> bool:

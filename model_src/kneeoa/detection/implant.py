@@ -11,6 +11,7 @@ from kneeoa.geometry import Box, crop
 
 SIDE = 72  # px of the joint's box as it is looked at, about 1.4 mm each: the edge of metal is one of them wide
 LEVELS = (0.85, 0.9, 0.95)  # of the joint's contrast from which a pixel may be metal; it is noisy, or saturated
+AGREEING = 2  # of these levels must show metal: over-exposed bone and a dense patella look like it at one
 PIECE = 0.01  # share of the box from which a piece counts: screws and staples are smaller
 METAL = 0.02, 0.4  # of the box in all: half a joint's replacement takes 0.03; over-exposed bones take more
 MOST = 0.7  # of all that is as bright must be such pieces; in an over-exposed film there is much else
@@ -36,7 +37,7 @@ def shows_implant(film: np.ndarray, box: Box) -> bool:
     if high <= low:
         return False
     joint = (joint - low) / (high - low)
-    return any(_mostly_metal(joint, level) for level in LEVELS)
+    return sum(_mostly_metal(joint, level) for level in LEVELS) >= AGREEING
 
 
 def _mostly_metal(joint: np.ndarray, level: float) -> bool:

@@ -5,6 +5,7 @@ grey says the same.
 """
 
 import logging
+from textwrap import fill
 
 import cv2
 import matplotlib
@@ -26,6 +27,7 @@ SIZE = 16.0, 9.0  # inches
 DPI = 110
 OPACITY = 0.55  # of the heat map at its maximum
 FAINT = 0.35  # of that, where the grade is 0 or unsure
+LINE, SHORT = 84, 50  # characters beside the narrowest film, and in the place of a joint
 SURE = 0.5  # a grade's probability from which it is not
 BLUE, YELLOW, ORANGE, INK = "#56b4e9", "#f0e442", "#e69f00", "#111111"  # the first three: Okabe and Ito
 
@@ -129,7 +131,8 @@ def _film(axes: Axes, film: np.ndarray, reply: Message, scale: float) -> None:
         *measured,
         *(f"Warning: {WORDS.get(word, word)}" for word in facts["warnings"]),
     ]
-    axes.text(0, -0.02, "\n".join(lines), fontsize=9.5, color=INK, va="top", transform=axes.transAxes, linespacing=1.5)
+    told = "\n".join(fill(line, LINE) for line in lines)
+    axes.text(0, -0.02, told, fontsize=9.5, color=INK, va="top", transform=axes.transAxes, linespacing=1.5)
     for knee in reply["knees"]:
         if knee["box"] is None:
             continue
@@ -213,7 +216,9 @@ def _table(axes: Axes, knee: Message) -> None:
 
 def _empty(axes: Axes, knee: Message) -> None:
     axes.set_title(_side(knee), fontsize=17, fontweight="bold", color=INK, loc="left", pad=8)
-    axes.text(0.5, 0.5, "not graded", fontsize=15, color=INK, ha="center", va="center", transform=axes.transAxes)
+    axes.text(0.5, 0.62, "not graded", fontsize=15, color=INK, ha="center", va="center", transform=axes.transAxes)
+    reason = fill(WORDS.get(knee["reason"], knee["reason"] or ""), SHORT)
+    axes.text(0.5, 0.4, reason, fontsize=11, color=INK, ha="center", va="center", transform=axes.transAxes)
     axes.set(xticks=[], yticks=[])
 
 
@@ -222,7 +227,7 @@ def _side(knee: Message) -> str:
 
 
 def _warnings(knee: Message) -> list[str]:
-    return [WORDS.get(word, word) for word in (*knee["warnings"], knee["reason"]) if word]
+    return [WORDS.get(word, word) for word in knee["warnings"]]
 
 
 def widths_in_words(knee: Message) -> str:

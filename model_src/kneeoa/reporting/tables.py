@@ -27,16 +27,19 @@ COLUMNS = (
 
 
 def rows_of(file: str, reply: Message) -> list[Row]:
-    """One row per knee; a film that could not be read is one row with its error code."""
+    """One row per knee, with its warnings and the film's; a film that could not be read is one row with its error code."""
     empty: Row = {**dict.fromkeys(COLUMNS), "file": file}
     if reply["status"] == "error":
         return [{**empty, "knee": "unknown", "status": "error", "error_code": reply["error"]["code"]}]
-    return [{**empty, **_knee(knee)} for knee in reply["knees"]]
+    of_film = (reply["film"] or {}).get("warnings") or []
+    return [
+        {**empty, **_knee(knee), "warnings": "; ".join([*of_film, *knee["warnings"]]) or None}
+        for knee in reply["knees"]
+    ]
 
 
 def _knee(knee: Message) -> Row:
     row: Row = {"knee": knee["knee"], "status": knee["status"], "error_code": knee["reason"], "score": knee["score"]}
-    row["warnings"] = "; ".join(knee["warnings"]) or None
     for compartment, found in (knee.get("joint_space") or {}).items():
         (x, y1), (_, y2) = found["minimum"]["ends"]
         values = found["minimum"]["mm"], found["fixed"]["mm"], x, y1, y2

@@ -51,7 +51,7 @@ class Canvas:
         return cv2.resize(rng.standard_normal(cells, dtype=np.float32), self.shape[::-1], interpolation=cv2.INTER_CUBIC)
 
 
-def _texture(rng: np.random.Generator, canvas: Canvas, style: Style) -> np.ndarray:
+def texture(rng: np.random.Generator, canvas: Canvas, style: Style) -> np.ndarray:
     """Density factor of spongy bone around 1: trabeculae along the shaft, fewer across, and patches."""
     width, stretch = rng.uniform(*style.grain_mm), rng.uniform(*style.stretch)
     noise = canvas.noise(rng)
@@ -61,7 +61,7 @@ def _texture(rng: np.random.Generator, canvas: Canvas, style: Style) -> np.ndarr
     return 1 + rng.uniform(*style.texture) * grain + rng.uniform(*style.mottle) * patches
 
 
-def _bone(
+def bone(
     canvas: Canvas, mask: np.ndarray, texture: np.ndarray, density: float, cortex: float, rim_mm: float
 ) -> np.ndarray:
     """Density of one bone: a body that thins towards its edge, texture, and a rim that is thick along the shaft."""
@@ -99,7 +99,7 @@ def _plates(
     return femur.astype(np.float32), tibia.astype(np.float32)
 
 
-def _tissue(rng: np.random.Generator, canvas: Canvas, style: Style) -> np.ndarray:
+def tissue(rng: np.random.Generator, canvas: Canvas, style: Style) -> np.ndarray:
     """Skin to skin: an oval section, with a lucent layer of fat around the muscle."""
     girth = rng.uniform(*style.girth)
     half = (
@@ -144,17 +144,17 @@ def draw_leg(
         In pixels of the canvas.
     """
     canvas = Canvas(shape, origin, mm)
-    texture = _texture(rng, canvas, look)
+    grain = texture(rng, canvas, look)
     density, cortex, rim_mm = (rng.uniform(*r) for r in (look.bone, look.cortex, look.cortex_mm))
     femur_mask, tibia_mask = (
         canvas.mask((outline, *anatomy.spurs[name]))
         for name, outline in (("femur", anatomy.femur), ("tibia", anatomy.tibia))
     )
     plates = _plates(rng, canvas, anatomy, grades, look)
-    leg = _tissue(rng, canvas, look)
+    leg = tissue(rng, canvas, look)
     # Each bone is only as wide as itself: where condyle and plateau touch, the denser one counts, not their sum.
     femur, tibia = (
-        _bone(canvas, mask, texture, density, cortex, rim_mm) + plate * mask * np.float32(1 / 255)
+        bone(canvas, mask, grain, density, cortex, rim_mm) + plate * mask * np.float32(1 / 255)
         for mask, plate in zip((femur_mask, tibia_mask), plates, strict=True)
     )
     joint = np.maximum(femur, tibia)
@@ -163,7 +163,7 @@ def draw_leg(
         cv2.polylines(marks, [canvas.fixed(line)], False, 255, max(round(0.6 / mm), 1), cv2.LINE_AA, _SUBPIXEL)
     joint += rng.uniform(0.03, 0.09) * canvas.blurred(marks, 0.4) * (joint > 0) / np.float32(255)
     leg += joint
-    leg += 0.7 * _bone(canvas, canvas.mask((anatomy.fibula,)), texture, 0.7 * density, cortex, 1.0)
-    patella = _bone(canvas, canvas.mask((anatomy.patella,)), texture, density, 0.6 * cortex, 1.0)
+    leg += 0.7 * bone(canvas, canvas.mask((anatomy.fibula,)), grain, 0.7 * density, cortex, 1.0)
+    patella = bone(canvas, canvas.mask((anatomy.patella,)), grain, density, 0.6 * cortex, 1.0)
     leg += rng.uniform(*look.patella) * canvas.blurred(patella, 0.8)
     return leg, anatomy.key_points.scaled(1 / mm).shifted(*origin)
