@@ -10,7 +10,7 @@ import yaml
 
 from deploy.archives import BESIDE, build, main, stale
 from kneeoa.weights import read_weights
-from tests.conftest import ROOT
+from tests.conftest import ROOT, openvino
 from tests.unit.weights_factory import small_grader
 
 
@@ -73,8 +73,8 @@ def test_another_grader_can_be_served_and_the_shipped_one_comes_back(store, tmp_
     assert stale(tmp_path / "store")
 
 
+@openvino
 def test_a_runtime_comes_with_what_it_runs_and_another_is_built_anew(tmp_path):
-    pytest.importorskip("openvino")
     grader = small_grader(tmp_path / "mine.safetensors")
 
     build(tmp_path, grader=grader, runtime="openvino")

