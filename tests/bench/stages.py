@@ -5,7 +5,6 @@ compiled of them where there is; then a film's path a line, answered by a line o
 thread do not count what else the machine does.
 """
 
-import contextlib
 import io
 import json
 import subprocess
@@ -67,6 +66,8 @@ def ratio(taken: Sequence[float], baseline: Sequence[float]) -> float:
 def serve(packages: str, grader: str, compiled: str | None = None) -> None:
     """Answer each film of the standard input: the process of a `Version`."""
     sys.path.insert(0, packages)
+    # an editable installation finds modules of this version that the earlier one has not
+    sys.meta_path[:] = [finder for finder in sys.meta_path if "__editable__" not in getattr(finder, "__module__", "")]
     import cv2
     import torch
 
@@ -83,11 +84,6 @@ def serve(packages: str, grader: str, compiled: str | None = None) -> None:
         Grader.from_file(Path(grader), **how),
     )
     assert not compiled or rate.runtime != "eager"
-    clocks: dict[str, Any] = {}
-    with contextlib.suppress(ImportError):  # 0.3.0 had none
-        from kneeoa.timing import Clock
-
-        clocks = {"clock": Clock}
     for line in sys.stdin:
         taken: dict[str, float] = {}
 
@@ -99,8 +95,7 @@ def serve(packages: str, grader: str, compiled: str | None = None) -> None:
 
         data = Path(line.rstrip("\n")).read_bytes()
         film = timed("decode", lambda data=data: decode(data))
-        clock = {name: make() for name, make in clocks.items()}
-        _, knees = timed("prepare and detect", lambda film=film, clock=clock: find.detect(film, **clock))
+        _, knees = timed("prepare and detect", lambda film=film: find.detect(film))
         found = [knee for knee in knees if knee.crop is not None]
         crops, sides = [knee.crop for knee in found], [knee.side for knee in found]
         timed("grade", lambda crops=crops, sides=sides: rate.grade(crops, sides))

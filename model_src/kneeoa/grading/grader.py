@@ -107,15 +107,15 @@ class Member:
         heat : dict of str to Tensor (n, h, w)
             Of the tasks to ``explain``: see `heat_maps`. Gradients are PyTorch's, whatever runs the network otherwise.
         """
-        heat, told = {}, None
+        heat = {}
         if explain:
             logits, gate, maps = self.network.with_maps(*self.graph.patches(joints))
             heat = heat_maps(logits, maps, self.network.VIEWS, explain)
-            told = self.graph.told(logits, gate).detach()
-        if self.compiled or told is None:  # the same grades, explained or not
-            told = self.run(joints)
-        *probabilities, gate = told.split([*self.graph.grades, 1], dim=1)
-        return dict(zip(self.graph.tasks, probabilities, strict=True)), gate[:, 0], heat
+            probabilities = [values.detach() for values in self.graph.calibrated(logits)]
+        if self.compiled or not explain:  # the same grades, explained or not
+            *probabilities, gates = self.run(joints).split([*self.graph.grades, 1], dim=1)
+            gate = gates[:, 0]
+        return dict(zip(self.graph.tasks, probabilities, strict=True)), gate.detach(), heat
 
 
 class Grader:
@@ -129,8 +129,8 @@ class Grader:
         Further graders, whose members vote too.
     device : str
     compiled : path, optional
-        Where `kneeoa.grading.compiled` put what runs the networks of ``weights`` on a CPU. Where it does not fit, or is not
-        there, PyTorch runs them as they are, which the log says.
+        Where `kneeoa.grading.compiled` put what runs the networks of ``weights`` on a CPU. Where it does not fit, PyTorch
+        runs them as they are, which the log says; where nothing is there, that is so by choice.
 
     Attributes
     ----------
@@ -142,8 +142,9 @@ class Grader:
         self, weights: Weights, *more: Weights, device: torch.device | str = "cpu", compiled: Path | None = None
     ) -> None:
         self.device = torch.device(device)
-        self.runtime, runs = "eager", []
-        if compiled and self.device.type == "cpu":
+        runs: list[Run] = []
+        self.runtime = "eager"
+        if compiled and compiled.exists() and self.device.type == "cpu":
             try:
                 self.runtime, runs = load_graphs(compiled, weights.sha256, len(weights.members))
             except RuntimeRefused as refused:

@@ -54,17 +54,17 @@ class Graph(nn.Module):
         self.temperatures = [temperatures.get(task, 1.0) for task in self.tasks]
 
     def forward(self, joints: Tensor) -> Tensor:
-        """Standardised joints, uint8 (n, p, 2 p) → float32 (n, Σ grades + 1), as `told` has it."""
-        return self.told(*self.network(*self.patches(joints)))
+        """Standardised joints, uint8 (n, p, 2 p) → (n, Σ grades + 1): probabilities of each task in turn, then the gate."""
+        logits, gate = self.network(*self.patches(joints))
+        return torch.cat([*self.calibrated(logits), gate.float()[:, None]], dim=1)
 
     def patches(self, joints: Tensor) -> list[Tensor]:
         """What the network takes: see `to_patches`."""
         return [p.contiguous(memory_format=torch.channels_last) for p in to_patches(joints, self.config)]
 
-    def told(self, logits: Mapping[str, Tensor], gate: Tensor) -> Tensor:
-        """Calibrated probabilities of one task after the other, then the gate, (n, Σ grades + 1)."""
-        scaled = (v.float() / t for v, t in zip(logits.values(), self.temperatures, strict=True))
-        return torch.cat([*(v.softmax(dim=1) for v in scaled), gate.float()[:, None]], dim=1)
+    def calibrated(self, logits: Mapping[str, Tensor]) -> list[Tensor]:
+        """Probabilities (n, grades) of each task, in the order of ``tasks``."""
+        return [(v.float() / t).softmax(dim=1) for v, t in zip(logits.values(), self.temperatures, strict=True)]
 
 
 @torch.no_grad()
