@@ -62,8 +62,8 @@ clean:  ## remove what was built, and run folders of servers that are gone (not 
 
 ## Beside the server
 
-archives: setup  ## build model_store/*.mar and *.war where their sources changed [GRADER=weights to serve]
-	@$(BIN)/python deploy/archives.py $(call given,grader)
+archives: setup  ## build model_store/*.mar and *.war where their sources changed [GRADER=weights to serve] [RUNTIME=eager|inductor|openvino, COMPARE=folder of films]
+	@$(BIN)/python deploy/archives.py $(call given,grader runtime compare)
 
 gateway: setup  ## HAProxy in front of the running server: TLS, tokens, limits [BIND=127.0.0.1:8443] [CERTIFICATE=pem] [USERS=file]
 	@$(BIN)/python -m deploy.gateway.launcher start $(call given,bind certificate users)
@@ -98,8 +98,8 @@ reproduce-paper: setup  ## OAI=folder MOST=folder [INIT=weights] [CONFIG=yaml] [
 
 ## Measuring and upkeep
 
-bench: archives  ## films a second: batches against the workflow against bare networks, as ratios
-	@$(BIN)/python -m tests.bench.throughput $(call given,films seed)
+bench: archives  ## [PARTS="stages runtimes growth service start"] [FILMS=8] [ROUNDS=5] [THREADS=1] [RUNTIME=…]: one table of ratios (docs/performance.md)
+	@$(BIN)/python -m tests.bench.speed $(call given,parts films rounds threads runtime seed)
 
 soak: archives  ## thousands of films, good and bad, with kills and a restart on the way [N=5000 CLIENTS=64 BAD=0.3]
 	@$(BIN)/python -m tests.bench.soak $(call given,n clients bad seed)

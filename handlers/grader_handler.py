@@ -33,9 +33,9 @@ class GraderHandler:
         use_gpu = torch.cuda.is_available() and gpu is not None
         device = torch.device("cuda", int(gpu)) if use_gpu else torch.device("cpu")
         folder = Path(properties["model_dir"])
-        self.grader = Grader.from_file(folder / "grader.safetensors", device=device)
+        self.grader = Grader.from_file(folder / "grader.safetensors", device=device, compiled=folder / "compiled")
         reference = Reference.from_file(folder / "reference.json", self.grader.identity["sha256"])
-        self.telemetry = Telemetry(context, "grader", self.grader.identity, reference)
+        self.telemetry = Telemetry(context, "grader", self.grader.identity, reference, self.grader.runtime)
 
     def handle(self, data: list[dict], context: Any) -> list[bytes]:
         clock = Clock()

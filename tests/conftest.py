@@ -1,5 +1,6 @@
 """Shared fixtures. Real data live outside the repository: KNEEOA_DATA, or ../shared/data beside the checkout."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from tests.tools import pytest_sessionfinish, pytest_terminal_summary  # noqa: F
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("KNEEOA_DATA", ROOT.parent / "shared/data"))
 WEIGHTS = ROOT / "model_src/weights"
+# not imported to find out: kneeoa does so without its telemetry
+openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
 
 
 def _data(name: str) -> Path:

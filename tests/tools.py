@@ -25,6 +25,7 @@ PACKAGES = {  # program, or file of one → package of Debian
     "DicomSRValidator": "pixelmed-apps",
     "dsr2html": "dcmtk",
     "dsrdump": "dcmtk",
+    "g++": "g++",
     "haproxy": "haproxy",
     "kubectl": "kubernetes-client",
     "node": "nodejs",

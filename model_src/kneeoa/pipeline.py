@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 
+from kneeoa import SAMPLE
 from kneeoa.detection.detector import Detector
 from kneeoa.detection.message import detection_of, or_error
 from kneeoa.errors import BadRequest, KneeOaError, error_of
@@ -19,6 +20,7 @@ from kneeoa.imaging.radiograph import Radiograph
 from kneeoa.messages import Message, parse_side, parse_tasks
 from kneeoa.reply import Item, joints_of, replies_of
 from kneeoa.tasks import Laterality
+from kneeoa.weights import read_weights
 
 WEIGHTS = Path(__file__).parent / "data"
 
@@ -42,6 +44,9 @@ class KneeOA:
         A folder with ``detector.safetensors`` and ``grader.safetensors``; those of the package by default.
     device : str
         On which the grader runs, in PyTorch's notation: ``cpu``, ``cuda``, ``cuda:1`` …
+    runtime : str
+        What runs the grader's networks on a CPU: ``eager`` (PyTorch), ``inductor`` (needs a C++ compiler) or ``openvino``
+        (``pip install 'kneeoa[openvino]'``). The last two are compiled the first time and kept in the user's cache.
     detector, grader
         Used in place of those given by ``weights`` and ``device``.
 
@@ -49,6 +54,8 @@ class KneeOA:
     ------
     WeightsError
         If the weights are missing or do not fit this version.
+    KneeOaError
+        If ``runtime`` cannot be had here, or would change grades.
     """
 
     def __init__(
@@ -56,12 +63,23 @@ class KneeOA:
         weights: str | os.PathLike[str] = WEIGHTS,
         *,
         device: str = "cpu",
+        runtime: str = "eager",
         detector: Detector | None = None,
         grader: Grader | None = None,
     ) -> None:
         folder = Path(weights)
         self.detector = detector or Detector.from_file(folder / "detector.safetensors")
-        self.grader = grader or Grader.from_file(folder / "grader.safetensors", device=device)
+        self.grader = grader or self._grader(folder / "grader.safetensors", device, runtime)
+
+    def _grader(self, path: Path, device: str, runtime: str) -> Grader:
+        if runtime == "eager":
+            return Grader.from_file(path, device=device)
+        from kneeoa.grading.compiled import compiled_here
+
+        weights = read_weights(path, "grader")
+        knees = self.detector.detect(decode(SAMPLE.read_bytes()))[1]
+        compiled = compiled_here(weights, runtime, [knee.crop for knee in knees if knee.crop is not None])
+        return Grader(weights, device=device, compiled=compiled)
 
     def grade(
         self,

@@ -63,7 +63,8 @@ def build_reply(
     ``not_found`` when none was, ``error`` when the film could not be read; a detector's error is handed through untouched.
     """
     members = [{"network": member.name, "sha256": member.sha256} for member in grader.members]
-    model: dict[str, Any] = {"grader": {**grader.identity, "members": members, "provenance": grader.provenance}}
+    told = {"members": members, "provenance": grader.provenance, "runtime": grader.runtime}
+    model: dict[str, Any] = {"grader": {**grader.identity, **told}}
     if isinstance(message, KneeOaError):
         return envelope(REPLY_SCHEMA, message, model=model)
     model = {**(message.get("model") or {}), **model}

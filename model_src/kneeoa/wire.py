@@ -118,6 +118,7 @@ class GraderModel:
     sha256: str
     members: list[Member]
     provenance: dict[str, str]
+    runtime: Literal["eager", "inductor", "openvino"] = "eager"  # what runs the networks
 
 
 @dataclass(frozen=True, kw_only=True)

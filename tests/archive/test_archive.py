@@ -1,13 +1,16 @@
 """What is inside the archives: code, weights, nothing else."""
 
+import json
 import os
+import sys
 import zipfile
 
 import pytest
 import yaml
 
 from deploy.archives import BESIDE, build, main, stale
-from tests.conftest import ROOT
+from kneeoa.weights import read_weights
+from tests.conftest import ROOT, openvino
 from tests.unit.weights_factory import small_grader
 
 
@@ -68,6 +71,31 @@ def test_another_grader_can_be_served_and_the_shipped_one_comes_back(store, tmp_
         assert archive.read("grader.safetensors") == other.read_bytes()
     assert not stale(tmp_path / "store", other)
     assert stale(tmp_path / "store")
+
+
+@openvino
+def test_a_runtime_comes_with_what_it_runs_and_another_is_built_anew(tmp_path):
+    grader = small_grader(tmp_path / "mine.safetensors")
+
+    build(tmp_path, grader=grader, runtime="openvino")
+
+    told = json.loads(zipfile.ZipFile(tmp_path / "grader.mar").read("compiled/runtime.json"))
+    assert told == {"runtime": "openvino", "grader": read_weights(grader, "grader").sha256}
+    assert {"compiled/0.xml", "compiled/0.bin"} <= set(zipfile.ZipFile(tmp_path / "grader.mar").namelist())
+    assert not stale(tmp_path, grader, "openvino")
+    assert stale(tmp_path, grader)
+
+
+def test_a_runtime_that_cannot_be_had_is_told_with_its_code(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    grader = small_grader(tmp_path / "mine.safetensors")
+
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path), "--grader", str(grader), "--runtime", "openvino"])
+
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "runtime_refused: OpenVINO is not installed: pip install 'kneeoa[openvino]'\n"
+    assert not (tmp_path / "grader.mar").exists()
 
 
 def test_a_grader_that_is_not_there_is_told(tmp_path, capsys):

@@ -251,7 +251,9 @@ def test_the_figure_comes_for_those_who_ask(detect, grade, sample):
 
 def test_the_grader_takes_the_gpu_torchserve_assigns_where_there_is_one(monkeypatch, grader):
     asked = []
-    monkeypatch.setattr("handlers.grader_handler.Grader.from_file", lambda _, *, device: asked.append(device) or grader)
+    monkeypatch.setattr(
+        "handlers.grader_handler.Grader.from_file", lambda _, *, device, compiled: asked.append(device) or grader
+    )
 
     for available, gpu in [(True, 1), (True, None), (False, 0)]:
         monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)

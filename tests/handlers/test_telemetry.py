@@ -87,7 +87,7 @@ def test_the_detector_tells_of_films_knees_and_stages(metrics, sample):
     for stage in ("decode", "prepare", "detect", "encode"):
         (seconds,) = seen.values["kneeoa_stage_seconds", ("detector", stage)]
         assert 0 < seconds < 30
-    assert seen["kneeoa_model_info", "detector", "0.2.0", detect.detector.identity["sha256"][:12]] == 1
+    assert seen["kneeoa_model_info", "detector", "0.2.0", detect.detector.identity["sha256"][:12], "eager"] == 1
 
 
 def test_the_grader_tells_of_grades_as_the_reply_has_them(metrics, detection):

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from kneeoa.geometry import Box, crop, main_joint
 from kneeoa.grading.grader import Grader
 from kneeoa.grading.network import SiameseGrader, WholeJointGrader, build_network
+from kneeoa.grading.runtime import folded
 from kneeoa.messages import decode_png
 from kneeoa.reply import build_reply
 from kneeoa.tasks import COMPARTMENT_TASKS, TASKS, Laterality
@@ -136,7 +137,8 @@ def test_a_map_depends_on_what_was_learned(grader, forgotten):
     networks = []
     for member in grader.members:
         networks.append(copy.deepcopy(member.network))
-        fresh = build_network(**member.architecture, channels=member.config.channels)
+        channels = member.config.channels
+        fresh = folded(build_network(**member.architecture, channels=channels).eval(), channels)
         last = f"backbone.{fresh.backbone.feature_info[-1]['module']}"
         part = {"heads": "heads", "last stage": last, "everything": ""}[forgotten]
         networks[-1].get_submodule(part).load_state_dict(fresh.get_submodule(part).state_dict())

@@ -123,10 +123,9 @@ def test_a_file_holds_an_ensemble_with_what_each_member_is(pair, joint, tmp_path
 
 
 def test_a_temperature_softens_and_keeps_the_grade(grader, joint):
-    softer = copy.copy(grader)
-    softer.members = [copy.copy(member) for member in grader.members]
-    for member in softer.members:
-        member.temperatures = {**member.temperatures, "KL": 3.0 * member.temperatures.get("KL", 1.0)}
+    softer = copy.deepcopy(grader)
+    for graph in (member.graph for member in softer.members):
+        graph.temperatures[graph.tasks.index("KL")] *= 3.0
 
     before, after = (g.grade([joint], [Laterality.RIGHT])[0].probabilities for g in (grader, softer))
 

@@ -128,7 +128,11 @@ def test_a_grader_that_is_asked_by_hand(grader):
 
     graded, refused = (check(json.loads(reply)) for reply in handler.handle(bodies, context))
     handler.grader = SimpleNamespace(
-        members=grader.members, identity=grader.identity, provenance=grader.provenance, grade=lambda *_: 1 / 0
+        members=grader.members,
+        identity=grader.identity,
+        provenance=grader.provenance,
+        runtime=grader.runtime,
+        grade=lambda *_: 1 / 0,
     )
     failed, _ = (check(json.loads(reply)) for reply in handler.handle(bodies, context))
 

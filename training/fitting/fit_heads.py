@@ -104,7 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, text in provenance_of([KL.name], "", config).items()
         if name in {t.name for t in COMPARTMENT_TASKS}
     }
-    save_weights(given.out, member.network.state_dict(), weights.metadata | {"provenance": provenance})
+    learned = {f"heads.{name}": value for name, value in member.network.heads.state_dict().items()}
+    save_weights(given.out, weights.tensors | learned, weights.metadata | {"provenance": provenance})
     print(given.out)
 
 

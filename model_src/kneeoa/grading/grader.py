@@ -1,7 +1,9 @@
 """The trained networks and how they are asked: joints in, eight grades each out."""
 
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ from torch.nn import functional
 
 from kneeoa.grading.gradcam import heat_maps
 from kneeoa.grading.network import BACKBONE, build_network
-from kneeoa.grading.patches import Preprocessing, standardise, to_patches
+from kneeoa.grading.patches import Preprocessing, standardise
+from kneeoa.grading.runtime import Graph, Run, RuntimeRefused, folded, load_graphs
 from kneeoa.tasks import COMPARTMENT_TASKS, OA_FROM_KL, TASKS, Laterality, features_disagree
 from kneeoa.weights import Weights, read_weights
 
+log = logging.getLogger(__name__)
 Values = dict[str, Tensor]
 
 
@@ -66,18 +70,20 @@ class GradedKnee:
 
 
 class Member:
-    """One trained network with its preparation and its calibration, on one device."""
+    """One trained network with its preparation and its calibration, on one device; ``run`` is its graph where it was compiled."""
 
-    def __init__(self, weights: Weights, device: torch.device) -> None:
+    def __init__(self, weights: Weights, device: torch.device, run: Run | None = None) -> None:
         self.config = Preprocessing.from_metadata(weights.metadata["preprocessing"])
         self.architecture: dict[str, Any] = weights.metadata["architecture"]
-        self.temperatures: dict[str, float] = weights.metadata.get("temperatures", {})
         self.provenance: dict[str, str] = weights.metadata["provenance"]
         self.sha256 = weights.sha256
         self.device = device
         network = build_network(**self.architecture, channels=self.config.channels).requires_grad_(False)
         weights.load_into(network)
-        self.network = network.eval().to(device).to(memory_format=torch.channels_last)
+        network = folded(network.eval(), self.config.channels)
+        self.network = network.to(device).to(memory_format=torch.channels_last)
+        self.graph = Graph(self.network, self.config, weights.metadata.get("temperatures", {}))
+        self.compiled, self.run = run is not None, run or self.graph
 
     @property
     def name(self) -> str:
@@ -99,17 +105,17 @@ class Member:
             By task, calibrated.
         gate : Tensor (n,)
         heat : dict of str to Tensor (n, h, w)
-            Of the tasks to ``explain``: see `heat_maps`.
+            Of the tasks to ``explain``: see `heat_maps`. Gradients are PyTorch's, whatever runs the network otherwise.
         """
-        patches = [p.contiguous(memory_format=torch.channels_last) for p in to_patches(joints, self.config)]
         heat = {}
         if explain:
-            logits, gate, maps = self.network.with_maps(*patches)
+            logits, gate, maps = self.network.with_maps(*self.graph.patches(joints))
             heat = heat_maps(logits, maps, self.network.VIEWS, explain)
-        else:
-            logits, gate = self.network(*patches)
-        scaled = {name: values.detach().float() / self.temperatures.get(name, 1.0) for name, values in logits.items()}
-        return {name: values.softmax(dim=1) for name, values in scaled.items()}, gate.detach(), heat
+            probabilities = [values.detach() for values in self.graph.calibrated(logits)]
+        if self.compiled or not explain:  # the same grades, explained or not
+            *probabilities, gates = self.run(joints).split([*self.graph.grades, 1], dim=1)
+            gate = gates[:, 0]
+        return dict(zip(self.graph.tasks, probabilities, strict=True)), gate.detach(), heat
 
 
 class Grader:
@@ -122,11 +128,29 @@ class Grader:
     *more : Weights
         Further graders, whose members vote too.
     device : str
+    compiled : path, optional
+        Where `kneeoa.grading.compiled` put what runs the networks of ``weights`` on a CPU. Where it does not fit, PyTorch
+        runs them as they are, which the log says; where nothing is there, that is so by choice.
+
+    Attributes
+    ----------
+    runtime : str
+        What runs them: one of `RUNTIMES`.
     """
 
-    def __init__(self, weights: Weights, *more: Weights, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, weights: Weights, *more: Weights, device: torch.device | str = "cpu", compiled: Path | None = None
+    ) -> None:
         self.device = torch.device(device)
-        self.members = [Member(member, self.device) for each in (weights, *more) for member in each.members]
+        runs: list[Run] = []
+        self.runtime = "eager"
+        if compiled and compiled.exists() and self.device.type == "cpu":
+            try:
+                self.runtime, runs = load_graphs(compiled, weights.sha256, len(weights.members))
+            except RuntimeRefused as refused:
+                log.warning("PyTorch runs the grader as it is: %s", refused)
+        members = [member for each in (weights, *more) for member in each.members]
+        self.members = [Member(member, self.device, run) for member, run in zip_longest(members, runs)]
         # A temperature of the mean is fitted to those who are in it.
         self.temperatures: dict[str, float] = {} if more else weights.metadata.get("mean_temperatures", {})
         self.identity = weights.identity
@@ -135,8 +159,8 @@ class Grader:
         }
 
     @classmethod
-    def from_file(cls, *paths: Path, device: torch.device | str = "cpu") -> "Grader":
-        return cls(*(read_weights(path, "grader") for path in paths), device=device)
+    def from_file(cls, *paths: Path, device: torch.device | str = "cpu", compiled: Path | None = None) -> "Grader":
+        return cls(*(read_weights(path, "grader") for path in paths), device=device, compiled=compiled)
 
     @torch.no_grad()
     def grade(

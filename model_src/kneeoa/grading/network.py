@@ -145,7 +145,8 @@ class SiameseGrader(JointGrader):
         return torch.cat([left, right])
 
     def fuse(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        fused, gate = self.fusion(*vectors.chunk(2))
+        joints = vectors.shape[0] // 2  # in words that compilers follow for any number of joints
+        fused, gate = self.fusion(vectors[:joints], vectors[joints:])
         return fused, gate
 
 

@@ -74,14 +74,24 @@ class Telemetry:
     node : ``detector`` or ``grader``
     identity : dict
         Version and sha256 of the weights.
+    reference : Reference, optional
+    runtime : str
+        What runs the networks.
     """
 
-    def __init__(self, context: Any, node: str, identity: dict[str, str], reference: Reference | None = None) -> None:
+    def __init__(
+        self,
+        context: Any,
+        node: str,
+        identity: dict[str, str],
+        reference: Reference | None = None,
+        runtime: str = "eager",
+    ) -> None:
         kinds = getattr(getattr(context, "metrics", None), "cache", {})
         self._metrics = {name: metric for kind in kinds.values() for name, metric in kind.items()}
         self._counts: Counter[tuple[str, ...]] = Counter()
         self.node, self.reference = node, reference or Reference()
-        self.set("kneeoa_model_info", 1, node, identity["version"], identity["sha256"][:12])
+        self.set("kneeoa_model_info", 1, node, identity["version"], identity["sha256"][:12], runtime)
         for service in ("workflow", "plain"):  # a counter that starts at its first event has no rate for it
             self.count("kneeoa_requests_total", service, node, "ok", "none", by=0)
             self.count("kneeoa_requests_total", service, node, "error", KneeOaError.code, by=0)

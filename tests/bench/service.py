@@ -1,0 +1,87 @@
+"""The server against the same networks in one process: one film after the other, many in flight, batches; start and memory.
+
+All ways take turns in each round, since machines are noisy.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from deploy import server as launcher
+from kneeoa import KneeOA
+from kneeoa_cli.batch import run as batch
+from kneeoa_client.client import Client
+from kneeoa_client.management import Management
+from tests.bench.soak import processes
+
+BARE = "bare networks, one process"
+ALONE = "workflow, one film after the other"
+BATCHES = (1, 4, 8)
+DELAY_MS = 50
+
+
+def seconds_a_film(films: Sequence[bytes], rounds: int, in_flight: Sequence[int]) -> dict[str, list[float]]:
+    """Seconds a film of each way, one value a round; of a film alone its whole wait."""
+    service = KneeOA()
+    taken: dict[str, list[float]] = {}
+
+    def measure(way: str, work: Callable[[], object]) -> None:
+        began = time.monotonic()
+        work()
+        taken.setdefault(way, []).append((time.monotonic() - began) / len(films))
+
+    with tempfile.TemporaryDirectory(prefix="kneeoa-bench-") as folder:
+        source, run = Path(folder, "films"), Path(folder, "run")
+        source.mkdir()
+        for i, film in enumerate(films):
+            (source / f"{i:03d}.dcm").write_bytes(film)
+        try:
+            launcher.start(run, port=launcher.free_port())
+            address, keys = json.loads((run / "server.json").read_text()), run / "key_file.json"
+            server, management = Client.find(address["url"], keys), Management.find(address["management"], keys)
+            for at in range(rounds):
+                measure(BARE, lambda: list(service.grade_many(films, batch=1)))
+                measure(ALONE, lambda: [server.post(film) for film in films])
+                for number in in_flight:
+                    with ThreadPoolExecutor(number) as pool:
+                        measure(f"workflow, {number} in flight", lambda pool=pool: list(pool.map(server.post, films)))  # type: ignore[misc]
+                for size in BATCHES:
+                    management.up(size, DELAY_MS, 1)
+                    table = Path(folder, f"{at}-{size}.csv")
+                    batch([str(source / "000.dcm")], table.with_suffix(".jsonl"), server, 1)  # the first one is slower
+                    measure(
+                        f"`kneeoa batch`, batches of {size}", partial(batch, [str(source)], table, server, 2 * size)
+                    )
+                management.down()
+        finally:
+            launcher.stop(run)
+    return taken
+
+
+def starts(rounds: int) -> dict[str, float]:
+    """Seconds until a server has graded a film and until ``kneeoa --version`` has answered, least of the rounds; MB a worker."""
+    told: dict[str, float] = {}
+
+    def least(name: str, value: float) -> None:
+        told[name] = min(value, told.get(name, value))
+
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory(prefix="kneeoa-bench-") as folder:
+            run, began = Path(folder, "run"), time.monotonic()
+            try:
+                launcher.start(run, port=launcher.free_port())
+                least("start of a server, s", time.monotonic() - began)
+                for name, process in processes(run).items():
+                    least(f"memory of the {name} after a film, MB", process.memory_info().rss / 1e6)
+            finally:
+                launcher.stop(run)
+        began = time.monotonic()
+        subprocess.run([Path(sys.executable).parent / "kneeoa", "--version"], check=True, stdout=subprocess.DEVNULL)
+        least("`kneeoa --version`, s", time.monotonic() - began)
+    return told
