@@ -1,5 +1,6 @@
 """The films of buckets: s3://, gs://, abfs:// and whatever else pyarrow opens, listed a folder at a time."""
 
+import os
 import re
 import zipfile
 from collections.abc import Iterator
@@ -160,7 +161,8 @@ def reason(error: Exception) -> str:
     """Why a storage refuses, in our words where it is known."""
     text = str(error)
     known = (ours for theirs, ours in SAID.items() if re.search(theirs, text))
-    return next(known, None) or text.splitlines()[0].partition(" Detail:")[0]
+    told = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else text.splitlines()[0]
+    return next(known, None) or told.partition(" Detail:")[0]
 
 
 def _listed(filesystem: FileSystem, path: str) -> Iterator[FileInfo]:
