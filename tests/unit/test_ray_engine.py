@@ -5,6 +5,8 @@ import os
 import resource
 import time
 import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 import yaml
@@ -20,7 +22,7 @@ from kneeoa_cli.engines.actors import Detect, Whole, as_block, at_most, unpacked
 from kneeoa_cli.engines.metrics import NAMES
 from kneeoa_cli.files.inputs import NoRadiographs, Source, SourceError, walk
 from kneeoa_cli.files.parts import Entry, Parts, prefix_of
-from kneeoa_cli.files.remote import Stores
+from kneeoa_cli.files.remote import Remote, Stores
 from kneeoa_cli.main import main
 from tests.conftest import ROOT
 
@@ -162,6 +164,53 @@ def test_credentials_in_an_address_are_refused():
         list(Stores().films("s3://key:secret@bucket/films", []))
 
 
+class Refusing(BaseHTTPRequestHandler):
+    """An S3 that says no, in S3's words."""
+
+    def _answer(self):
+        told = f"<Error><Code>{self.server.code}</Code><Message>no</Message></Error>".encode()
+        self.send_response(404 if self.server.code == "NoSuchBucket" else 403)
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(told)))
+        self.end_headers()
+        self.wfile.write(b"" if self.command == "HEAD" else told)
+
+    do_GET = do_HEAD = do_POST = do_PUT = _answer  # noqa: N815
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("NoSuchBucket", "there is no such bucket"),
+        ("AccessDenied", "there are no credentials, or they do not open it"),
+        ("InvalidAccessKeyId", "there are no credentials, or they do not open it"),
+    ],
+)
+def test_a_bucket_that_cannot_be_opened_is_told_in_a_sentence(code, told, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # where no credentials are, they would be asked for there
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    server.code = code
+    Thread(target=server.serve_forever, daemon=True).start()
+    address = f"s3://films/a?scheme=http&endpoint_override=127.0.0.1:{server.server_port}&region=us-east-1"
+
+    assert main(["batch", address, "--engine", "ray", "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == f"kneeoa: cannot list s3://films/a: {told}\n"
+    with pytest.raises(ValueError, match=f"^cannot write to s3://films/a: {told}$"):
+        Parts(address)
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_account_of_a_container_is_part_of_a_films_name():
+    films = [Remote(f"abfs://films@{account}.dfs.core.windows.net", "films/a/1.dcm", None, "") for account in "ab"]
+
+    assert films[0].place == "abfs://films@a.dfs.core.windows.net/a/1.dcm"
+    assert films[0].place != films[1].place
+
+
 def test_nothing_to_grade_starts_nothing(tmp_path):
     with pytest.raises(NoRadiographs):
         engine.run([str(tmp_path)], str(tmp_path / "out"))
@@ -180,7 +229,7 @@ def test_actors_answer_as_the_library_does(tmp_path, service, sample):
         rows = [{name: row[name] for name in COLUMNS} for row in answer["rows"]]
         names = {row["file"] for row in rows}
         assert [row | {"file": ""} for row in rows] == json.loads(json.dumps(rows_of("", reply)))
-        assert names == {film.name.encode(errors="backslashreplace").decode().replace("\\udcff", "\\udcff")}
+        assert names == {film.name.encode(errors="backslashreplace").decode()}
         assert answer["entry"][0] == film.place
     assert [answer["entry"][3] for answer in told] == [None, "unsupported_media_type", "unreadable_file"]
     assert told[0]["rows"][0]["patient_id"] == "PHANTOM"

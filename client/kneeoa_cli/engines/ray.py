@@ -72,9 +72,9 @@ def run(
     parts = Parts(out, identify)
     try:
         parts.load()
-        _connect(address)
+        connect(address)
         asked = {"stores": stores, "any_view": any_view, "identify": identify, "longest": longest}
-        _grade(films, parts, [bare(source) for source in sources], _Pool(detect, asked, actors))
+        _grade(films, parts, [bare(source) for source in sources], Pool(detect, asked, actors))
         summary = Summary(skipped=skipped, seconds=time.monotonic() - started, records="files of the output")
         return _counted(summary, parts)
     except (ray.exceptions.RayError, ConnectionError) as error:
@@ -106,11 +106,12 @@ def _all(sources: list[str], stores: Stores, skipped: list[Any]) -> Iterator[Fil
         yield from walk(here, skipped)
 
 
-def _connect(address: str | None) -> None:
+def connect(address: str | None, **own: Any) -> None:
+    """Join a cluster, or start one here with what is said of it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # of a cluster that is started here
-    own: dict[str, Any] = {} if address else {"object_store_memory": MEMORY, "include_dashboard": False}
+    here = {} if address else {"object_store_memory": MEMORY, "include_dashboard": False, **own}
     try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **own)
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **here)
     except Exception:  # Ray raises that very class, with pages of text
         told = f"no Ray cluster answers at {address}: start one with `ray start --head`, or leave --address out"
         raise ServerError(
@@ -122,8 +123,8 @@ def _connect(address: str | None) -> None:
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # every such block is told, with its traceback
 
 
-class _Pool:
-    """Makes pipelines: one actor does all where the cluster has no GPU; else those on GPUs grade what others have found."""
+class Pool:
+    """Actors on the cluster: where it has no GPU, each does all; else those on GPUs grade what the others have found."""
 
     def __init__(self, detect: type[Detect], asked: dict[str, Any], actors: int | None) -> None:
         self.detect, self.asked = detect, asked
@@ -153,7 +154,7 @@ class _Pool:
         return data.map_batches(stage, fn_constructor_kwargs=asked, compute=pool, **needs)
 
 
-def _grade(films: Iterator[Film], parts: Parts, sources: list[str], pool: _Pool) -> None:
+def _grade(films: Iterator[Film], parts: Parts, sources: list[str], pool: Pool) -> None:
     new = (film for film in films if parts.known.get(digest(film.place)) != film.stamp)
     while wave := list(islice(new, WAVE)):
         progress = Progress(len(wave))

@@ -45,7 +45,7 @@ class Remote:
 
     @property
     def name(self) -> str:
-        name = f"{self.store.partition('://')[0]}://{self.path}"
+        name = f"{self.store}/{self.path.partition('/')[2]}"
         return f"{name}!{self.member}" if self.member else name
 
     @property
