@@ -99,6 +99,9 @@ bench: archives  ## films a second: batches against the workflow against bare ne
 soak: archives  ## thousands of films, good and bad, with kills and a restart on the way [N=5000 CLIENTS=64 BAD=0.3]
 	@$(BIN)/python -m tests.bench.soak $(call given,n clients bad seed)
 
+scale-test: setup  ## what needs more than one machine: Ray on two nodes with a bucket, torchrun [FILMS=300]
+	@KNEEOA_FILMS=$(or $(FILMS),300) $(BIN)/python -m pytest -s tests/scale
+
 fuzz: setup  ## mutated films and messages through both handlers [SECONDS=600]
 	@$(BIN)/python -m tests.bench.fuzz $(call given,seconds seed)
 
@@ -114,5 +117,5 @@ docs: samples  ## rewrite README's picture and docs/api.md's reply from the serv
 docs-site: setup  ## docs/ as a web site, in out/site; a link that leads nowhere is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-.PHONY: help setup demo serve stop test test-fast test-tools lint evaluate manifest crops clean archives gateway gateway-stop monitoring monitoring-stop batch-up batch-scale batch-down bench soak fuzz metamorphic reproduce-paper samples docs docs-site
+.PHONY: help setup demo serve stop test test-fast test-tools lint evaluate manifest crops clean archives gateway gateway-stop monitoring monitoring-stop batch-up batch-scale batch-down bench soak scale-test fuzz metamorphic reproduce-paper samples docs docs-site
 .DEFAULT_GOAL := help
