@@ -222,8 +222,10 @@ def test_actors_answer_as_the_library_does(tmp_path, service, sample):
     (tmp_path / os.fsdecode(b"c\xff.dcm")).write_bytes(b"no film")
     films = [*walk([str(tmp_path)]), Source(tmp_path / "gone.dcm")]
     whole = Whole(Detect, Stores(), False, True, 60.0)
-    told = list(unpacked(whole(as_block(films))))
+    block = as_block(films)
+    told = list(unpacked(whole(block)))
 
+    assert list(unpacked(whole.grade(whole.detect(block)))) == told  # as on a cluster with GPUs, in two actors
     expected = [reply.message for reply in service.grade_many([film.path for film in films])]
     for film, answer, reply in zip(films, told, expected, strict=True):
         rows = [{name: row[name] for name in COLUMNS} for row in answer["rows"]]
