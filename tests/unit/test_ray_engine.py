@@ -279,7 +279,7 @@ def test_a_film_that_kills_its_actor_ends_as_a_row_and_costs_no_other_its_own(tm
     engine._grade(walk([str(source)]), parts, [str(source)], pool)
     parts.flush()
 
-    assert pool.asked == [12] * 8 + [4] + [3] * 8 + [1] * 6
+    assert pool.asked == [12] * 8 + [4] + [8] * 3 + [1] * 16
     table = dataset.dataset(out, partitioning="hive").to_table()
     codes = dict(zip(table["file"].to_pylist(), table["error_code"].to_pylist(), strict=True))
     assert table.num_rows == len(codes) == 100

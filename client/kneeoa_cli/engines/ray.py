@@ -9,11 +9,14 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import chain, islice
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext
+from ray.util.annotations import RayDeprecationWarning
 
 from kneeoa.errors import InternalError
 from kneeoa.messages import REPLY_SCHEMA, envelope
@@ -109,6 +112,7 @@ def _all(sources: list[str], stores: Stores, skipped: list[Any]) -> Iterator[Fil
 def connect(address: str | None, **own: Any) -> None:
     """Join a cluster, or start one here with what is said of it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # of a cluster that is started here
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # on our terminal; Ray's own logs have the rest
     here = {} if address else {"object_store_memory": MEMORY, "include_dashboard": False, **own}
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **here)
@@ -138,20 +142,24 @@ class Pool:
         """What became of films, as it becomes known; those whose actors died are missing."""
         tables = [as_block(films[at : at + block]) for at in range(0, len(films), block)]
         found: ray.data.Dataset = ray.data.from_arrow(tables)
+        # A film alone: none waits behind it in an actor's queue and dies of it, too.
+        through = partial(self._through, queue=1 if block == 1 else 2)
         if self.gpus:
-            found = self._through(found, self.detect, self.asked, self.actors, num_cpus=1)
-            graded = self._through(found, Grade, {"longest": self.asked["longest"]}, self.gpus, num_cpus=0, num_gpus=1)
+            found = through(found, self.detect, self.asked, self.actors, num_cpus=1)
+            graded = through(found, Grade, {"longest": self.asked["longest"]}, self.gpus, num_cpus=0, num_gpus=1)
         else:
-            graded = self._through(found, Whole, {"detect": self.detect, **self.asked}, self.actors, num_cpus=1)
+            graded = through(found, Whole, {"detect": self.detect, **self.asked}, self.actors, num_cpus=1)
         for table in graded.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield from unpacked(table)
 
     def _through(
-        self, data: "ray.data.Dataset", stage: type, asked: dict[str, Any], most: int, **needs: Any
+        self, data: "ray.data.Dataset", stage: type, asked: dict[str, Any], most: int, queue: int, **needs: Any
     ) -> "ray.data.Dataset":
-        pool = ActorPoolStrategy(min_size=1, max_size=most, initial_size=most, max_tasks_in_flight_per_actor=2)
+        pool = ActorPoolStrategy(min_size=1, max_size=most, initial_size=most, max_tasks_in_flight_per_actor=queue)
         needs |= {"batch_size": None, "batch_format": "pyarrow", "max_task_retries": TRIES - 1}
-        return data.map_batches(stage, fn_constructor_kwargs=asked, compute=pool, **needs)
+        with catch_warnings():  # Ray 2.64 takes the bound on retries away: hence ours on Ray in pyproject.toml
+            simplefilter("ignore", RayDeprecationWarning)
+            return data.map_batches(stage, fn_constructor_kwargs=asked, compute=pool, **needs)
 
 
 def _grade(films: Iterator[Film], parts: Parts, sources: list[str], pool: Pool) -> None:
@@ -160,9 +168,8 @@ def _grade(films: Iterator[Film], parts: Parts, sources: list[str], pool: Pool) 
         progress = Progress(len(wave))
         left = {film.place: film for film in wave}
         try:
-            for size in BLOCKS:
-                # fewer where there are few: each actor gets some
-                block = max(1, min(size, len(left) // (4 * pool.actors)))
+            # fewer where there are few: each actor gets some
+            for block in dict.fromkeys(max(1, min(size, len(wave) // (4 * pool.actors))) for size in BLOCKS):
                 for answer in pool.answers(list(left.values()), block):
                     entry = Entry(*answer["entry"])
                     if left.pop(entry.place, None):
