@@ -107,8 +107,8 @@ soak: archives  ## thousands of films, good and bad, with kills and a restart on
 container-test: setup  ## as root: build the image on a Debian of its own, run it without rights, grade, kill, drain (takes long, 30 GB of disk)
 	@$(BIN)/python -m pytest -s tests/scale/test_image.py
 
-scale-test: setup  ## that, and what else needs more than one machine: a rolling restart under load
-	@$(BIN)/python -m pytest -s tests/scale
+scale-test: setup  ## that, and what else needs more than one machine: a rolling restart under load, Ray on two nodes with a bucket, torchrun [FILMS=300]
+	@KNEEOA_FILMS=$(or $(FILMS),300) $(BIN)/python -m pytest -s tests/scale
 
 fuzz: setup  ## mutated films and messages through both handlers [SECONDS=600]
 	@$(BIN)/python -m tests.bench.fuzz $(call given,seconds seed)

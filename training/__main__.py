@@ -7,6 +7,7 @@ COMMANDS = {
     "manifest": "data.make_manifest",
     "crops": "data.cut_crops",
     "imagenet": "fitting.imagenet",
+    "shards": "fitting.shards",
     "train-detector": "fitting.train_detector",
     "train-grader": "fitting.train_grader",
     "fit-heads": "fitting.fit_heads",

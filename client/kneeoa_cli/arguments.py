@@ -18,8 +18,8 @@ def tasks(text: str) -> str:
 
 
 def films(text: str) -> str:
-    """A file, a folder or a pattern."""
-    if not os.path.lexists(text) and not glob.has_magic(text):
+    """A file, a folder or a pattern; or an address, which only an engine can open."""
+    if "://" not in text and not os.path.lexists(text) and not glob.has_magic(text):
         raise argparse.ArgumentTypeError(f"no such file or folder: {printable(text)}")
     return text
 

@@ -17,7 +17,10 @@ from kneeoa_client.client import Client
 
 @dataclass
 class Summary:
-    """What became of the films; ``graders`` counts by the weights that graded: two where a run went on with others."""
+    """What became of the films; ``graders`` counts by the weights that graded: two where a run went on with others.
+
+    ``unread`` counts the ``records`` of an earlier run that say nothing.
+    """
 
     films: int = 0
     before: int = 0
@@ -27,6 +30,7 @@ class Summary:
     errors: Counter[str] = field(default_factory=Counter)
     graders: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    records: str = "lines of the journal"
 
     @property
     def complete(self) -> bool:
@@ -39,7 +43,7 @@ class Summary:
         told = [f"{self.films} films, {self.before} of them from an earlier run; {rate:.2f} films/s"]
         told += skipped_line(self.skipped)
         if self.unread:
-            told.append(f"{self.unread} lines of the journal could not be used; their films were graded again")
+            told.append(f"{self.unread} {self.records} could not be used; their films were graded again")
         for kind, counted in (("", self.statuses), ("error ", self.errors), ("graded by ", self.graders)):
             told += [f"{kind}{name}: {number}" for name, number in counted.most_common()]
         return told

@@ -46,7 +46,7 @@ class Flow:
     _failed: dict[Source, Answer] = field(default_factory=dict)
 
     def run(self, films: Iterable[Source], total: int) -> None:
-        pool, progress = ThreadPoolExecutor(self.in_flight), _Progress(total)
+        pool, progress = ThreadPoolExecutor(self.in_flight), Progress(total)
         try:
             for film in films:
                 if self.known(film):
@@ -69,7 +69,7 @@ class Flow:
             self.client.closing.clear()
             progress.close()
 
-    def _settle(self, answered: Iterable[Future[Answer]], progress: "_Progress") -> None:
+    def _settle(self, answered: Iterable[Future[Answer]], progress: "Progress") -> None:
         for future in answered:
             film, answer = self._waiting.pop(future), future.result()
             if is_failure(answer.reply):
@@ -85,7 +85,7 @@ class Flow:
             return Answer(envelope(REPLY_SCHEMA, error))
 
 
-class _Progress:
+class Progress:
     """A bar on a terminal; elsewhere a line now and then, with this run's rate."""
 
     def __init__(self, total: int) -> None:

@@ -54,7 +54,7 @@ def _run(command: Command, arguments: argparse.Namespace) -> int:
     try:
         return command.run(arguments)
     except ModuleNotFoundError as error:
-        print(f"kneeoa: this needs {error.name}: pip install 'kneeoa[local,report,pacs,parquet]'", file=sys.stderr)
+        print(f"kneeoa: this needs {error.name}: pip install 'kneeoa[local,report,pacs,parquet,ray]'", file=sys.stderr)
         return 2
     except (ServerError, ValueError, OSError) as error:
         print(f"kneeoa: {printable(str(error))}", file=sys.stderr)

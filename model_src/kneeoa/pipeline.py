@@ -11,14 +11,14 @@ from pathlib import Path
 from kneeoa import SAMPLE
 from kneeoa.detection.detector import Detector
 from kneeoa.detection.message import detection_of, or_error
-from kneeoa.errors import BadRequest, KneeOaError, error_of
+from kneeoa.errors import BadRequest, error_of
 from kneeoa.graded_film import GradedFilm
 from kneeoa.grading.grader import Grader
 from kneeoa.imaging import decode
 from kneeoa.imaging.inputs import Source, Spacing, as_spacing, read
 from kneeoa.imaging.radiograph import Radiograph
 from kneeoa.messages import Message, parse_side, parse_tasks
-from kneeoa.reply import Item, joints_of, replies_of
+from kneeoa.reply import item_of, replies_of
 from kneeoa.tasks import Laterality
 from kneeoa.weights import read_weights
 
@@ -146,7 +146,7 @@ class KneeOA:
             yield from self._replies(some, detections, asked)
 
     def _replies(self, films: Sequence[Source], detections: Sequence[Message], asked: _Asked) -> Iterator[GradedFilm]:
-        items = [_item(detection, asked.tasks) for detection in detections]
+        items = [item_of(detection, asked.tasks) for detection in detections]
         return map(GradedFilm.of, replies_of(items, self.grader), films)
 
     def _detection(self, film: Source, asked: _Asked) -> Message:
@@ -161,13 +161,6 @@ class KneeOA:
         from kneeoa.imaging.guarded import GuardedDecoder
 
         return GuardedDecoder()
-
-
-def _item(detection: Message, tasks: frozenset[str]) -> Item:
-    try:
-        return detection, joints_of(detection, tasks)
-    except KneeOaError as error:  # a joint may be larger than a message may hold
-        return error, []
 
 
 def _asked(spacing_mm: Spacing | None, side: str | None, explain: str | Iterable[str], any_view: bool) -> _Asked:

@@ -39,6 +39,14 @@ def joints_of(message: Message, tasks: frozenset[str]) -> list[Joint]:
     return [(decode_png(knee["crop"]), shown_as(knee), tasks) for knee in found]
 
 
+def item_of(message: Message, tasks: frozenset[str] = frozenset()) -> Item:
+    """A detection message with the joints it found; where one of them cannot be read, the error instead."""
+    try:
+        return message, joints_of(message, tasks)
+    except KneeOaError as error:  # a joint may be larger than a message may hold
+        return error, []
+
+
 def replies_of(items: Sequence[Item], grader: Grader, clock: Clock | None = None) -> list[Message]:
     """One reply each, in order; all joints go through the network together, and one by one where that fails."""
     clock, joints = clock or Clock(), [joint for _, found in items for joint in found]

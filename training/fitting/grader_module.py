@@ -1,6 +1,6 @@
 """What Lightning needs to train a grader: batches, losses, metrics, and the schedule as a list of phases."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import DataLoader, RandomSampler, Sampler
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCohenKappa
 
@@ -85,6 +85,19 @@ SCHEDULES = ("constant", "one_cycle")
 OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
+class _Drawn(Sampler):
+    """As many as are wanted, of several processes together: of a `RandomSampler` Lightning would keep no more than the set."""
+
+    def __init__(self, drawn: RandomSampler) -> None:
+        self.drawn = drawn
+
+    def __len__(self) -> int:
+        return len(self.drawn)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.drawn)
+
+
 class GraderModule(LightningModule):
     """Trains a `JointGrader` on real joints and, where given, a few synthetic ones in every batch.
 
@@ -137,7 +150,7 @@ class GraderModule(LightningModule):
         }
         if self.config.synthetic:
             number = self.config.synthetic * (len(self.real) // self.config.batch)
-            sampler = RandomSampler(self.synthetic, replacement=True, num_samples=number, generator=generator)
+            sampler = _Drawn(RandomSampler(self.synthetic, replacement=True, num_samples=number, generator=generator))
             loaders["synthetic"] = DataLoader(
                 dataset(self.synthetic, 1), self.config.synthetic, sampler=sampler, num_workers=workers
             )

@@ -1,6 +1,6 @@
 """Main joints with labels, augmented on the fly: what the grader learns from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,7 +40,13 @@ Source = Sequence[Joint]
 
 def real_joints(knees: Sequence[Knee], cascade: Cascade, mirror_left: bool = True, weak: bool = False) -> Source:
     """Knee crops with the grades they have, prepared and cut as serving does; ``weak`` adds `weak_grades` to those with KL."""
-    joints = []
+    return list(each_real_joint(knees, cascade, mirror_left, weak))
+
+
+def each_real_joint(
+    knees: Sequence[Knee], cascade: Cascade, mirror_left: bool = True, weak: bool = False
+) -> Iterator[Joint]:
+    """`real_joints`, one at a time."""
     for knee in knees:
         raw = knee.image()
         found, image = locate_in_crop(cascade, raw), prepare_single(raw.astype(np.float32))
@@ -49,8 +55,7 @@ def real_joints(knees: Sequence[Knee], cascade: Cascade, mirror_left: bool = Tru
             grades = weak_grades(grades["KL"], _joint_space_widths(raw, found.key_points, knee.side)) | grades
         if mirror_left and knee.side is Laterality.LEFT:
             image, box = np.ascontiguousarray(image[:, ::-1]), box.mirrored(image.shape[1])
-        joints.append(Joint(image, box, grades))
-    return joints
+        yield Joint(image, box, grades)
 
 
 def _joint_space_widths(image: np.ndarray, key_points: KeyPoints, side: Laterality) -> dict[str, float]:
@@ -72,10 +77,13 @@ def phantom_joints(number: int, seed: int, style: str = "train", all_labels: boo
 
 def lesion_joints(knees: Sequence[Knee], number: int, seed: int, style: str = "train") -> Source:
     """`drawn_knees` prepared as `real_joints` does; KL and OA are unlabelled."""
-    return [
-        Joint(prepare_single(image.astype(np.float32)), main_joint(points.knee_box(), points), grades)
-        for image, points, grades in drawn_knees(knees, number, seed, style)
-    ]
+    return list(each_lesion_joint(knees, number, seed, style))
+
+
+def each_lesion_joint(knees: Sequence[Knee], number: int, seed: int, style: str = "train") -> Iterator[Joint]:
+    """`lesion_joints`, one at a time."""
+    for image, points, grades in drawn_knees(knees, number, seed, style):
+        yield Joint(prepare_single(image.astype(np.float32)), main_joint(points.knee_box(), points), grades)
 
 
 class JointDataset(Dataset):

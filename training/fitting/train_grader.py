@@ -1,8 +1,8 @@
 """Trains a grader as a config says; KL and OA from real knees, the six compartment grades from synthetic ones where need be.
 
 Lightning keeps ``--out``: ``last.ckpt`` after every epoch (a second call goes on from there), TensorBoard's and a CSV log;
-the end writes ``grader.safetensors`` and ``training.png``. Several GPUs:
-``torchrun --nproc-per-node=2 -m training train-grader …``.
+the end writes ``grader.safetensors`` and ``training.png``. Several GPUs, or machines (docs/scale.md):
+``torchrun --nproc-per-node=2 -m training train-grader …``; ``batch`` is each process's.
 """
 
 import argparse
@@ -33,6 +33,7 @@ from training.fitting.grader_module import GraderConfig, GraderModule
 from training.fitting.joint_dataset import Source, phantom_joints
 from training.fitting.precision import chosen, depthwise_in_float
 from training.fitting.prepared import prepared
+from training.fitting.shards import read_shards
 
 SYNTHETIC = "synthetic labels: phantoms"
 DRAWN = SYNTHETIC + ", and lesions drawn into real knees of KL 0–1"
@@ -69,12 +70,14 @@ def train(
     callbacks: list[Callback] = [ModelCheckpoint(out, "last", save_last=False, enable_version_counter=False)]
     if config.average:
         # What came before the warm-up's end would spoil the average for epochs.
-        warm = int(config.warm_up * config.epochs * (len(module.real) // config.batch))
+        together = config.batch * int(os.environ.get("WORLD_SIZE", 1))
+        warm = int(config.warm_up * config.epochs * (len(module.real) // together))
         callbacks.append(EMAWeightAveraging(decay=config.average, update_starting_at_step=warm))
     trainer = Trainer(
         max_epochs=config.epochs,
         precision=precision,  # type: ignore[arg-type]
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or "auto",  # torchrun's processes; on CPUs auto means one
+        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),  # torchrun's machines
         strategy="ddp_find_unused_parameters_true" if "LOCAL_WORLD_SIZE" in os.environ else "auto",  # some lack a task
         callbacks=callbacks,
         logger=[TensorBoardLogger(out, "", "tensorboard"), CSVLogger(out, "log")],
@@ -166,6 +169,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         type=Path,
         help="folder that keeps the prepared joints for the next run; empty it when the data change",
     )
+    told = "what `python -m training shards` wrote of such folders, instead of --data: read as it is needed"
+    parser.add_argument("--shards", type=Path, help=told)
     parser.add_argument("--config", type=Path, default=CONFIGS / "best/siamese.yaml")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument(
@@ -177,7 +182,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     learned = "real labels" + (f": {given.source}" if given.source else "")
     try:
         config = read_config(GraderConfig, given.config)
-        if given.data:
+        if given.shards:
+            real, held_out, synthetic = read_shards(given.shards, config)
+        elif given.data:
             detector = Detector.from_file(given.detector)
             settings = given.per_knee, config.weak, config.phantoms, config.lesions, given.seed
             real, held_out, synthetic = prepared(given.cache, given.data, detector, *settings)

@@ -93,15 +93,21 @@ class Results:
         self.outputs.write(self.part, b"".join([*head, *(line for _, line in ranked)]), KINDS[self.path.suffix])
 
 
-def _as_parquet(lines: Path, columns: list[str]) -> bytes:
+def schema_of(columns: list[str]) -> Any:
+    """Parquet's schema of a table."""
     import pyarrow
-    import pyarrow.parquet
 
     kinds = {name: pyarrow.string() for name in (*TEXTS, *identity.TEXTS)} | {
         task.name: pyarrow.int8() for task in TASKS
     }
-    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in columns])
-    written = BytesIO()
+    return pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in columns])
+
+
+def _as_parquet(lines: Path, columns: list[str]) -> bytes:
+    import pyarrow
+    import pyarrow.parquet
+
+    schema, written = schema_of(columns), BytesIO()
     with pyarrow.parquet.ParquetWriter(written, schema) as writer, open(lines, encoding="utf-8") as file:
         left = map(json.loads, file)
         while some := list(itertools.islice(left, 5000)):

@@ -1,0 +1,1 @@
+"""Engines beyond a server that `kneeoa batch` can hand an archive to."""
