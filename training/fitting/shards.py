@@ -40,6 +40,9 @@ SCHEMA = pyarrow.schema(
 class StoredJoint(Joint):
     """A joint whose image, PNG, is read whenever it is asked for; box and grades are at hand."""
 
+    file: Path
+    group: int
+
     def __init__(self, file: Path, group: int, box: Box, grades: dict[str, int]) -> None:
         for name, value in (("file", file), ("group", group), ("box", box), ("grades", grades)):
             object.__setattr__(self, name, value)
@@ -47,7 +50,7 @@ class StoredJoint(Joint):
     @property
     def image(self) -> np.ndarray:
         data = _opened(self.file).read_row_group(self.group, ["image"], use_threads=False)["image"][0].as_buffer()
-        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+        return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE))
 
 
 @cache

@@ -54,13 +54,13 @@ def cut(film: Single, edge: str, share: float) -> np.ndarray:
     """A film that ends within the joint: ``share`` of W, or of the height between the key points' rows, is beyond its edge."""
     x, y = film.key_points.as_array().T
     w = film.key_points.width
-    at = {
+    parts: dict[str, slice | tuple[slice, slice]] = {
         "left": np.s_[:, round(x.min() + share * w) :],
         "right": np.s_[:, : round(x.max() - share * w)],
         "top": np.s_[round(y.min() + share * np.ptp(y)) :],
         "bottom": np.s_[: round(y.max() - share * np.ptp(y))],
-    }[edge]
-    return np.ascontiguousarray(film.pixels[at])
+    }
+    return np.ascontiguousarray(film.pixels[parts[edge]])
 
 
 def with_growth_plates(rng: np.random.Generator, film: Single, style: str) -> np.ndarray:
