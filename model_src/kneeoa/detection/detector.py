@@ -268,10 +268,10 @@ class Detector:
         on_film = found.shifted(*to_film)
         sure = self._is_knee(found)
         reason = out_of_scope(on_film, pixels.shape, field, film.spacing_mm) if sure else "low_score"
-        if reason is None and found.score < SURE and self.cascade.leans(view.image, found):
-            reason = "rotated"
         if reason is None and shows_implant(pixels, on_film.box):
             reason = "implant"
+        if reason is None and found.score < SURE and self.cascade.leans(view.image, found):
+            reason = "rotated"
         if reason:
             return DetectedKnee(*known, "rejected", reason, found.score)
         joint = main_joint(found.box, found.key_points)
