@@ -23,7 +23,7 @@ class Fake:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 model = self.path.rsplit("/", 1)[1]
                 detection = json.loads(body) if model == "grader" else {}
-                film = bytes.fromhex(detection["film"]) if detection else body
+                film = bytes.fromhex(detection["film"]["bytes"]) if detection else body
                 with lock:
                     fake.now += 1
                     fake.most = max(fake.most, fake.now)
@@ -32,7 +32,7 @@ class Fake:
                     status, times = fake.script.get(film, (200, 0))
                     failing = model != "grader" and fake.seen[film, model] <= times
                 status = 400 if self.headers["Authorization"] != f"Bearer {fake.key}" else status if failing else 200
-                message = envelope(DETECTION_SCHEMA if model == "detector" else REPLY_SCHEMA, film=film.hex())
+                message = envelope(DETECTION_SCHEMA if model == "detector" else REPLY_SCHEMA, film={"bytes": film.hex()})
                 if status == 200 and detection.get("error"):  # handed through
                     message = detection | {"schema": REPLY_SCHEMA}
                 elif isinstance(status, str):  # a code of the gateway, or of a node, in the shape of a reply
