@@ -90,7 +90,7 @@ def by_runtime(folder: Path, given: argparse.Namespace) -> Iterator[Row]:
     taken = runtimes.in_turns(weights, _joints(), (1, 2, 8), given.rounds, given.threads, folder)
     for size, by_name in taken.items():
         for name, seconds in by_name.items():
-            yield _row(f"networks, {size} knees: {name}", seconds, by_name["eager"], "eager")
+            yield _row(f"networks, batch of {size}: {name}", seconds, by_name["eager"], "eager")
 
 
 def by_size(folder: Path, given: argparse.Namespace) -> Iterator[Row]:
