@@ -162,7 +162,7 @@ def test_a_server_that_never_answered_is_told_at_once(folder, fake, server, tmp_
     assert time.monotonic() - began < 1
 
 
-@pytest.mark.parametrize(("name", "told"), [("r.txt", "must end in"), ("absent/r.csv", "not there")])
+@pytest.mark.parametrize(("name", "told"), [("r.txt", "must end in"), ("absent/r.csv", "there is no folder")])
 def test_results_that_cannot_be_written_are_told_before_anything_is_graded(folder, fake, server, tmp_path, name, told):
     with pytest.raises(ValueError, match=told):
         run([str(folder)], tmp_path / name, server, in_flight=1)

@@ -28,6 +28,7 @@ class FakeGrader:
     members = (SimpleNamespace(name="one", sha256="1"), SimpleNamespace(name="two", sha256="2"))
     identity = {"version": "9", "sha256": "12"}
     provenance = {"KL": "real labels"}
+    runtime = "eager"
 
     def __init__(self) -> None:
         self.asked = []

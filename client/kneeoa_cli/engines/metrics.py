@@ -10,7 +10,7 @@ NAMES: dict[str, tuple[type[metrics.Metric], tuple[str, ...]]] = {  # as handler
     "kneeoa_inputs_total": (metrics.Counter, ("syntax", "bits", "polarity")),
     "kneeoa_population_total": (metrics.Counter, ("quantity", "bin")),
     "kneeoa_disagreements_total": (metrics.Counter, ()),
-    "kneeoa_model_info": (metrics.Gauge, ("node", "version", "weights")),
+    "kneeoa_model_info": (metrics.Gauge, ("node", "version", "weights", "runtime")),
     "kneeoa_reference_share": (metrics.Gauge, ("quantity", "bin")),
     "kneeoa_stage_seconds": (metrics.Histogram, ("node", "stage")),
     "kneeoa_batch_size": (metrics.Histogram, ("node",)),
