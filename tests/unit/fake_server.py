@@ -32,7 +32,9 @@ class Fake:
                     status, times = fake.script.get(film, (200, 0))
                     failing = model != "grader" and fake.seen[film, model] <= times
                 status = 400 if self.headers["Authorization"] != f"Bearer {fake.key}" else status if failing else 200
-                message = envelope(DETECTION_SCHEMA if model == "detector" else REPLY_SCHEMA, film={"bytes": film.hex()})
+                message = envelope(
+                    DETECTION_SCHEMA if model == "detector" else REPLY_SCHEMA, film={"bytes": film.hex()}
+                )
                 if status == 200 and detection.get("error"):  # handed through
                     message = detection | {"schema": REPLY_SCHEMA}
                 elif isinstance(status, str):  # a code of the gateway, or of a node, in the shape of a reply

@@ -137,6 +137,7 @@ def test_the_model_is_both_nodes(fake):
         "sha256": "12",
         "members": [{"network": "one", "sha256": "1"}, {"network": "two", "sha256": "2"}],
         "provenance": {"KL": "real labels"},
+        "runtime": "eager",
     }
 
 

@@ -125,7 +125,7 @@ class Grade:
         self.longest, self.exporter = longest, Exporter()
         self.grader = KneeOA(device="cuda" if torch.cuda.is_available() else "cpu").grader
         reference = Reference.from_file(WEIGHTS / "reference.json", self.grader.identity["sha256"])
-        self.telemetry = Telemetry(self.exporter, "grader", self.grader.identity, reference)
+        self.telemetry = Telemetry(self.exporter, "grader", self.grader.identity, reference, self.grader.runtime)
 
     def __call__(self, block: pyarrow.Table) -> pyarrow.Table:
         return _packed(self.graded(unpacked(block)))
