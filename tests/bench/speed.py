@@ -7,11 +7,12 @@ the size of a film and the number of knees, ``service`` against the bare network
 import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
 
+import cv2
 import numpy as np
 import torch
 
@@ -54,13 +55,27 @@ def _row(what: str, taken: Sequence[float], baseline: Sequence[float], name: str
     return Row(what, f"{1000 * median(taken):.1f} ms", stages.ratio(taken, baseline), name)
 
 
-def films_of(folder: Path, number: int, seed: int, spacing_mm: float = USUAL) -> list[Path]:
+def films_of(folder: Path, number: int, seed: int) -> list[Path]:
     """Phantom films of two knees, uncompressed."""
-    rng, folder = np.random.default_rng(seed), folder / f"{spacing_mm:.4f}"
-    folder.mkdir()
-    for i in range(number):
-        (folder / f"{i}.dcm").write_bytes(to_dicom(draw_film(rng, spacing_mm=spacing_mm)))
-    return sorted(folder.iterdir())
+    rng, paths = np.random.default_rng(seed), [folder / f"{i}.dcm" for i in range(number)]
+    for path in paths:
+        path.write_bytes(to_dicom(draw_film(rng, spacing_mm=USUAL)))
+    return paths
+
+
+def sizes_of(folder: Path, seed: int) -> dict[int, Path]:
+    """One phantom film in several sizes, by megapixels, none of which it exceeds."""
+    film, paths = draw_film(np.random.default_rng(seed), spacing_mm=USUAL), {}
+    for megapixels in MEGAPIXELS:
+        scale = (megapixels * 1e6 / film.pixels.size) ** 0.5
+        size = [int(side * scale) for side in film.pixels.shape[::-1]]
+        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        other = replace(
+            film, pixels=cv2.resize(film.pixels, size, interpolation=how), spacing_mm=film.spacing_mm / scale
+        )
+        paths[megapixels] = folder / f"{megapixels}.dcm"
+        paths[megapixels].write_bytes(to_dicom(other))
+    return paths
 
 
 def by_stage(folder: Path, given: argparse.Namespace) -> Iterator[Row]:
@@ -96,11 +111,10 @@ def by_runtime(folder: Path, given: argparse.Namespace) -> Iterator[Row]:
 def by_size(folder: Path, given: argparse.Namespace) -> Iterator[Row]:
     """Films from 1 to 32 megapixels against one of 4, and 1 to 16 knees against one of 2."""
     version = stages.Version(stages.ROOT / stages.PACKAGES, GRADER)
-    area = 430 * 430 * 0.93  # mm² of a phantom's film, about
-    films = {mp: films_of(folder, 1, given.seed, (area / (mp * 1e6)) ** 0.5) for mp in MEGAPIXELS}
+    films = sizes_of(folder, given.seed)
     taken: dict[int, list[dict[str, float]]] = {mp: [] for mp in films}
     for turn in range(given.rounds + 1):
-        for mp, (film,) in films.items():
+        for mp, film in films.items():
             seconds = version.seconds(film)
             taken[mp] += [seconds] * bool(turn)
     version.close()
