@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kneeoa.geometry import Box, KeyPoints, crop, halved, main_joint
+from kneeoa.geometry import Box, KeyPoints, crop, halved, main_joint, turned
 
 POINTS = KeyPoints(((20, 100), (60, 84), (110, 102), (10, 112), (62, 96), (105, 110)))
 
@@ -68,6 +68,37 @@ def test_knee_box_is_a_square_of_1_3_w():
     assert (box.width, box.height) == pytest.approx((130, 130))
     assert box.centre == pytest.approx((60, 98))
     assert POINTS.knee_box(2.0).width == 200
+
+
+def test_the_knee_box_lies_around_the_middle_of_the_outermost_points():
+    points = KeyPoints.from_array([(10, 5), (14, 7), (21, 6), (11, 12), (15, 10), (20, 14)])
+
+    assert points.knee_box().centre == (15.5, 9.5)
+
+
+@pytest.mark.parametrize(("degrees", "cos", "sin"), [(90, 0, 1), (-30, 0.75**0.5, -0.5)])
+def test_points_turn_counter_clockwise_about_their_middle(degrees, cos, sin):
+    points = KeyPoints.from_array([(10, 5), (14, 7), (21, 6), (11, 12), (15, 10), (19, 14)])  # about (15, 9)
+
+    expected = [(15 + cos * (x - 15) + sin * (y - 9), 9 - sin * (x - 15) + cos * (y - 9)) for x, y in points.points]
+
+    np.testing.assert_allclose(points.turned(degrees).as_array(), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "size", "place"),
+    [(90, (60, 40), (10, 52)), (-90, (60, 40), (30, 8)), (30, (65, 72), (11.95, 34.84))],
+)
+def test_an_image_turns_counter_clockwise_and_is_held_whole(degrees, size, place):
+    image = np.zeros((40, 60), np.float32)
+    image[9:12, 7:10] = 1  # about (8, 10), counted from pixel centres
+
+    out = turned(image, degrees)
+    rows, columns = np.indices(out.shape)
+
+    assert out.shape == size
+    assert out.sum() == pytest.approx(9, abs=0.2)
+    assert ((columns * out).sum() / out.sum(), (rows * out).sum() / out.sum()) == pytest.approx(place, abs=0.1)
 
 
 def test_six_points_are_required():
