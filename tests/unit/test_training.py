@@ -4,6 +4,7 @@ import pytest
 import torch
 import yaml
 from sklearn.metrics import cohen_kappa_score
+from torch.utils.data import BatchSampler, RandomSampler
 
 import training.fitting.train_detector
 import training.fitting.train_grader
@@ -17,7 +18,7 @@ from training.data.knee_kl import read_knee_kl
 from training.evaluation.metrics import grade_metrics, intervals
 from training.fitting.augment import warp
 from training.fitting.calibrate import best_temperature, held_out, scaled
-from training.fitting.grader_module import GraderConfig
+from training.fitting.grader_module import GraderConfig, Share
 from training.fitting.joint_dataset import UNLABELLED, phantom_joints
 from training.fitting.losses import grade_weights, grading_loss, soft_target
 from training.fitting.mtcnn_samples import NEGATIVE, PART, POSITIVE, sample
@@ -193,6 +194,19 @@ def test_rare_grades_weigh_more_and_the_mean_weight_is_one():
     assert (weights[1] / weights[0]).item() == pytest.approx(2)
     assert weights[labels[:7, 0]].mean().item() == pytest.approx(1)
     torch.testing.assert_close(grade_weights(labels, 0.0)["KL"], torch.ones(5))
+
+
+def test_a_step_of_several_processes_has_the_knees_of_one_with_the_whole_batch():
+    def batches(rank, processes, batch):
+        drawn = RandomSampler(range(26), generator=torch.Generator().manual_seed(1))
+        share = Share(drawn, rank, processes)
+        return [sorted(some) for some in BatchSampler(share, batch, drop_last=True)]
+
+    alone = batches(0, 1, 8)
+    together = [sorted(a + b) for a, b in zip(batches(0, 2, 4), batches(1, 2, 4), strict=True)]
+
+    assert together == alone
+    assert len(Share(RandomSampler(range(26)), 0, 4)) == 6
 
 
 def test_the_papers_schedule_has_exactly_one_epoch_at_a_thousandth():

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, cast
 
 import numpy as np
@@ -85,17 +86,20 @@ SCHEDULES = ("constant", "one_cycle")
 OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
-class _Drawn(Sampler):
-    """As many as are wanted, of several processes together: of a `RandomSampler` Lightning would keep no more than the set."""
+class Share(Sampler):
+    """One process's part of what is drawn for all ``processes``: a step of all of them has the knees of one with the whole batch.
 
-    def __init__(self, drawn: RandomSampler) -> None:
-        self.drawn = drawn
+    Lightning's own sampler would draw no more synthetic knees than there are, and other ones after an interruption.
+    """
+
+    def __init__(self, drawn: RandomSampler, rank: int, processes: int) -> None:
+        self.drawn, self.rank, self.processes = drawn, rank, processes
 
     def __len__(self) -> int:
-        return len(self.drawn)
+        return len(self.drawn) // self.processes
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.drawn)
+        return islice(self.drawn, self.rank, len(self) * self.processes, self.processes)
 
 
 class GraderModule(LightningModule):
@@ -138,11 +142,14 @@ class GraderModule(LightningModule):
         def dataset(source: Source, offset: int) -> JointDataset:
             return JointDataset(source, self.preprocessing, self.seed + offset, epoch)
 
+        def share(drawn: RandomSampler) -> Share:
+            return Share(drawn, self.global_rank, self.trainer.world_size)
+
         loaders = {
             "real": DataLoader(
                 dataset(self.real, 0),
                 self.config.batch,
-                shuffle=True,
+                sampler=share(RandomSampler(self.real, generator=generator)),
                 drop_last=True,
                 num_workers=workers,
                 generator=generator,
@@ -150,9 +157,9 @@ class GraderModule(LightningModule):
         }
         if self.config.synthetic:
             number = self.config.synthetic * (len(self.real) // self.config.batch)
-            sampler = _Drawn(RandomSampler(self.synthetic, replacement=True, num_samples=number, generator=generator))
+            drawn = RandomSampler(self.synthetic, replacement=True, num_samples=number, generator=generator)
             loaders["synthetic"] = DataLoader(
-                dataset(self.synthetic, 1), self.config.synthetic, sampler=sampler, num_workers=workers
+                dataset(self.synthetic, 1), self.config.synthetic, sampler=share(drawn), num_workers=workers
             )
         return CombinedLoader(loaders, "min_size")
 

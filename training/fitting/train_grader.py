@@ -78,6 +78,7 @@ def train(
         precision=precision,  # type: ignore[arg-type]
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or "auto",  # torchrun's processes; on CPUs auto means one
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),  # torchrun's machines
+        use_distributed_sampler=False,  # each process takes its `Share`, and judges all held-out knees
         strategy="ddp_find_unused_parameters_true" if "LOCAL_WORLD_SIZE" in os.environ else "auto",  # some lack a task
         callbacks=callbacks,
         logger=[TensorBoardLogger(out, "", "tensorboard"), CSVLogger(out, "log")],
