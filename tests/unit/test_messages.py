@@ -142,6 +142,7 @@ def test_a_preview_is_as_large_as_the_figure_needs(rng, shape, scale, small):
         means = film.reshape(350, 2, 1400, 2).mean((1, 3))
         assert np.abs(decode_png(preview["film"]) - means).max() <= 0.5
     assert preview_of(np.zeros((2100, 3), np.uint8))["scale"] == 0.666667
+    assert preview_of(np.zeros((900, 20), np.uint8))["scale"] == 1
 
 
 def test_sides_and_tasks_are_asked_for_by_name():

@@ -62,6 +62,9 @@ def test_the_other_ways_to_see_a_joint(options, features, share, patches):
         assert gate.unique().tolist() == [0.5]
     if options.get("gate") == "none":
         torch.testing.assert_close(fused, torch.cat([*map(network.backbone, patches)], dim=1))
+    assert {task: values.shape for task, values in network(*patches)[0].items()} == {
+        t.name: (3, t.grades) for t in TASKS
+    }
 
 
 def test_the_whole_joint_is_the_left_patch_beside_the_right_one_turned_back(patches):
