@@ -53,7 +53,7 @@ def two(config, tmp_path_factory):
 
 
 def test_two_processes_learn_as_one_with_the_doubled_batch(two, config, tmp_path):
-    """The knees of a step are the same; batch norm sees half of them at a time, and the log has the first process's loss."""
+    """The knees of a step are the same, but batch norm sees half of them at a time."""
     for seed in range(3):
         out = tmp_path / str(seed)
         subprocess.run([sys.executable, *command(config(2 * BATCH), out, seed)], check=True, cwd=ROOT, env=ENVIRONMENT)

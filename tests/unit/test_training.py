@@ -200,7 +200,9 @@ def test_a_step_of_several_processes_has_the_knees_of_one_with_the_whole_batch()
     def batches(rank, processes, batch):
         drawn = RandomSampler(range(26), generator=torch.Generator().manual_seed(1))
         share = Share(drawn, rank, processes)
-        return [sorted(some) for some in BatchSampler(share, batch, drop_last=True)]
+        some, again = (list(map(sorted, BatchSampler(share, batch, drop_last=True))) for _ in range(2))
+        assert again == some  # begun twice, where a run goes on
+        return some
 
     alone = batches(0, 1, 8)
     together = [sorted(a + b) for a, b in zip(batches(0, 2, 4), batches(1, 2, 4), strict=True)]

@@ -94,11 +94,17 @@ class Share(Sampler):
 
     def __init__(self, drawn: RandomSampler, rank: int, processes: int) -> None:
         self.drawn, self.rank, self.processes = drawn, rank, processes
+        self._began: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.drawn) // self.processes
 
     def __iter__(self) -> Iterator[int]:
+        if self._began is None:
+            self._began = self.drawn.generator.get_state()
+        self.drawn.generator.set_state(
+            self._began
+        )  # Lightning begins an epoch twice where it goes on from a checkpoint
         return islice(self.drawn, self.rank, len(self) * self.processes, self.processes)
 
 
@@ -152,7 +158,7 @@ class GraderModule(LightningModule):
                 sampler=share(RandomSampler(self.real, generator=generator)),
                 drop_last=True,
                 num_workers=workers,
-                generator=generator,
+                generator=torch.Generator(),  # of its own: how often it is asked must not change the order
             )
         }
         if self.config.synthetic:
@@ -181,7 +187,7 @@ class GraderModule(LightningModule):
         if self.teachers:
             taught = teaching_loss(logits, [teacher.probabilities(joints) for teacher in self.teachers], emphasis)
             loss = loss + self.config.taught * (taught - loss)
-        self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(joints))
+        self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(joints), sync_dist=True)
         return loss
 
     def validation_step(self, batch: list[Tensor], _: int) -> None:
