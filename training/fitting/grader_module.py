@@ -102,9 +102,8 @@ class Share(Sampler):
     def __iter__(self) -> Iterator[int]:
         if self._began is None:
             self._began = self.drawn.generator.get_state()
-        self.drawn.generator.set_state(
-            self._began
-        )  # Lightning begins an epoch twice where it goes on from a checkpoint
+        # Lightning begins an epoch twice where it goes on from a checkpoint.
+        self.drawn.generator.set_state(self._began)
         return islice(self.drawn, self.rank, len(self) * self.processes, self.processes)
 
 
