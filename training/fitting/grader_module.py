@@ -97,11 +97,10 @@ class Share(Sampler):
         return len(self.drawn) // self.processes
 
     def __iter__(self) -> Iterator[int]:
+        # Lightning begins an epoch twice where it goes on from a checkpoint.
         if self._began is None:
             self._began = self.drawn.generator.get_state()
-        self.drawn.generator.set_state(
-            self._began
-        )  # Lightning begins an epoch twice where it goes on from a checkpoint
+        self.drawn.generator.set_state(self._began)
         return islice(self.drawn, self.rank, len(self) * self.processes, self.processes)
 
 
