@@ -17,6 +17,7 @@ from pathlib import Path
 from kneeoa import KneeOaError, __version__
 
 ROOT = Path(__file__).resolve().parent.parent
+ARCHIVES = ("detector.mar", "grader.mar", "knee_oa.war")
 BESIDE = {"detector": "handedness.json", "grader": "reference.json"}
 LEFT_OUT = ("__pycache__", "py.typed", "*.schema.json", "data", "samples")  # the last two are links to other folders
 SOURCES = (ROOT / "model_src", ROOT / "handlers")
@@ -90,7 +91,7 @@ def _compile(runtime: str, grader: Path, folder: Path, films: Sequence[Path]) ->
 
 def stale(store: Path, grader: Path = GRADER, runtime: str = "eager") -> bool:
     """Whether an archive is missing, older than what goes into it, or holds another grader or what another runtime runs."""
-    archives = [store / name for name in ("detector.mar", "grader.mar", "knee_oa.war")]
+    archives = [store / name for name in ARCHIVES]
     if not all(archive.exists() for archive in archives):
         return True
     if zlib.crc32(grader.read_bytes()) != zipfile.ZipFile(store / "grader.mar").getinfo("grader.safetensors").CRC:

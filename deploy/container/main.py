@@ -19,6 +19,7 @@ from typing import NoReturn
 import psutil
 
 from deploy import server as torchserve
+from deploy.archives import ARCHIVES
 from deploy.gateway import launcher
 from deploy.processes import DeployError, launch, process_of, running, stop
 
@@ -42,7 +43,7 @@ def serve(folder: Path, store: Path, port: int, metrics: str, plain_models: bool
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _leave)
     run = folder / ".run"
-    if missing := [name for name in ("detector.mar", "grader.mar", "knee_oa.war") if not (store / name).is_file()]:
+    if missing := [name for name in ARCHIVES if not (store / name).is_file()]:
         raise DeployError(
             f"{store} has no {missing[0]}: mount the archives there, or leave --store out for the image's own"
         )

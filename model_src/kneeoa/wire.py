@@ -14,6 +14,7 @@ from kneeoa.remarks import FILM_WARNINGS, KNEE_WARNINGS, REASONS
 from kneeoa.tasks import TASKS, Laterality
 
 SideSource = Literal["position", "position_swapped", "dicom_tag", "request", "unknown"]
+Runtime = Literal["eager", "inductor", "openvino"]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Point = tuple[float, float]  # x, y in film pixels
 Corners = tuple[float, float, float, float]  # x1, y1, x2, y2 in film pixels, half-open
@@ -118,7 +119,7 @@ class GraderModel:
     sha256: str
     members: list[Member]
     provenance: dict[str, str]
-    runtime: Literal["eager", "inductor", "openvino"] = "eager"  # what runs the networks
+    runtime: Runtime = "eager"  # what runs the networks
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,9 @@ import zipfile
 import pytest
 import yaml
 
+from deploy import archives
 from deploy.archives import BESIDE, build, main, stale
+from kneeoa.grading.runtime import RUNTIMES
 from kneeoa.weights import read_weights
 from tests.conftest import ROOT, openvino
 from tests.unit.weights_factory import small_grader
@@ -103,3 +105,7 @@ def test_a_grader_that_is_not_there_is_told(tmp_path, capsys):
         main([str(tmp_path), "--grader", str(tmp_path / "none.safetensors")])
 
     assert "there is no" in capsys.readouterr().err
+
+
+def test_the_builder_offers_the_runtimes_there_are():
+    assert archives.RUNTIMES == RUNTIMES  # it does not import them: PyTorch takes seconds

@@ -44,19 +44,19 @@ def seconds_a_film(films: Sequence[bytes], rounds: int, in_flight: Sequence[int]
         try:
             launcher.start(run, port=launcher.free_port())
             address, keys = json.loads((run / "server.json").read_text()), run / "key_file.json"
-            server, management = Client.find(address["url"], keys), Management.find(address["management"], keys)
+            client, management = Client.find(address["url"], keys), Management.find(address["management"], keys)
             for at in range(rounds):
                 measure(BARE, lambda: list(service.grade_many(films, batch=1)))
-                measure(ALONE, lambda: [server.post(film) for film in films])
+                measure(ALONE, lambda: [client.post(film) for film in films])
                 for number in in_flight:
                     with ThreadPoolExecutor(number) as pool:
-                        measure(f"workflow, {number} in flight", lambda pool=pool: list(pool.map(server.post, films)))  # type: ignore[misc]
+                        measure(f"workflow, {number} in flight", lambda pool=pool: list(pool.map(client.post, films)))  # type: ignore[misc]
                 for size in BATCHES:
                     management.up(size, DELAY_MS, 1)
                     table = Path(folder, f"{at}-{size}.csv")
-                    batch([str(source / "000.dcm")], table.with_suffix(".jsonl"), server, 1)  # the first one is slower
+                    batch([str(source / "000.dcm")], table.with_suffix(".jsonl"), client, 1)  # the first one is slower
                     measure(
-                        f"`kneeoa batch`, batches of {size}", partial(batch, [str(source)], table, server, 2 * size)
+                        f"`kneeoa batch`, batches of {size}", partial(batch, [str(source)], table, client, 2 * size)
                     )
                 management.down()
         finally:

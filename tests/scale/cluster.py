@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from pyarrow.fs import FileSystem
 
+from deploy.server import free_port
 from kneeoa.messages import Message
 from kneeoa_cli.engines import ray as engine
 from kneeoa_cli.engines.actors import Detect
@@ -58,9 +59,7 @@ def films(number: int, seed: int, bad: float = 0.3) -> dict[str, bytes]:
 @contextmanager
 def s3(films_: dict[str, bytes], log: Path) -> Iterator[str]:
     """A server of our own with a bucket of films; its address for `kneeoa batch`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     os.environ |= CREDENTIALS
     with log.open("w") as told:
         uv = Path(sys.executable).with_name("uv")

@@ -1,13 +1,14 @@
 """Everything that a grader learns from and is judged by, prepared once: real joints, held-out ones, synthetic ones."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from joblib import Memory
 
 from kneeoa.detection.cascade import Cascade
 from kneeoa.detection.detector import Detector
-from training.data.knee_kl import read_parts
-from training.fitting.joint_dataset import Source, lesion_joints, phantom_joints, real_joints
+from training.data.knee_kl import Knee, read_parts
+from training.fitting.joint_dataset import Joint, Source, each_lesion_joint, phantom_joints, real_joints
 from training.synthesis.lesion_knees import substrates
 
 Joints = tuple[Source, Source, Source]
@@ -57,7 +58,14 @@ def joints_of(
 ) -> Joints:
     """The train, val and synthetic joints of some folders and a config; ``detector`` names the cascade (to `Memory`)."""
     learn, judge = read_parts(roots, "val", per_knee)
-    drawn_into = substrates(learn, cascade, lesions // 8, seed) if lesions else []
-    drawn = lesion_joints(drawn_into, lesions, seed) if lesions else []
     real, held_out = (real_joints(part, cascade, weak=weak) for part in (learn, judge))
-    return real, held_out, [*phantom_joints(phantoms, seed), *drawn]
+    return real, held_out, list(each_synthetic_joint(learn, cascade, phantoms, lesions, seed))
+
+
+def each_synthetic_joint(
+    learn: Sequence[Knee], cascade: Cascade, phantoms: int, lesions: int, seed: int
+) -> Iterator[Joint]:
+    """Phantoms, then lesions drawn into train knees, one at a time."""
+    yield from phantom_joints(phantoms, seed)
+    if lesions:
+        yield from each_lesion_joint(substrates(learn, cascade, lesions // 8, seed), lesions, seed)

@@ -9,7 +9,7 @@ import argparse
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ from kneeoa.tasks import TASKS
 from training.config import CONFIGS, ConfigError, read_config
 from training.data.knee_kl import DataError, read_parts
 from training.fitting.grader_module import GraderConfig
-from training.fitting.joint_dataset import UNLABELLED, Joint, Source, each_lesion_joint, each_real_joint, phantom_joints
-from training.synthesis.lesion_knees import substrates
+from training.fitting.joint_dataset import UNLABELLED, Joint, Source, each_real_joint
+from training.fitting.prepared import each_synthetic_joint
 
 SHARD = 1024  # knees in a file
 PARTS = ("train", "val", "synthetic")
@@ -129,12 +129,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     (given.out / SAID).unlink(missing_ok=True)
     for old in (file for part in PARTS for file in (given.out / part).glob("*.parquet")):
         old.unlink()
-    drawn_into = substrates(learn, cascade, config.lesions // 8, given.seed) if config.lesions else []
-    drawn = each_lesion_joint(drawn_into, config.lesions, given.seed) if config.lesions else ()
+    synthetic = each_synthetic_joint(learn, cascade, config.phantoms, config.lesions, given.seed)
     numbers = [
         write_shards(each_real_joint(learn, cascade, weak=config.weak), given.out / "train"),
         write_shards(each_real_joint(judge, cascade, weak=config.weak), given.out / "val"),
-        write_shards(chain(phantom_joints(config.phantoms, given.seed), drawn), given.out / "synthetic"),
+        write_shards(synthetic, given.out / "synthetic"),
     ]
     said = {"wanted": _wanted(config), "knees": dict(zip(PARTS, numbers, strict=True))}
     (given.out / "part").write_text(json.dumps(said, indent=2) + "\n")

@@ -36,14 +36,8 @@ from kneeoa_cli.files.tables import rows_of
 
 Film = Source | Remote
 T = TypeVar("T")
-FIELDS = (
-    "store",
-    "path",
-    "member",
-    "below",
-    "place",
-    "stamp",
-)  # of a film on its way; bytes: names may be in no encoding
+# Of a film on its way; bytes: names may be in no encoding.
+FIELDS = ("store", "path", "member", "below", "place", "stamp")
 READ_AHEAD = 4  # films, of at most 64 MiB
 TOGETHER = 16  # films whose knees are graded at once
 LONGEST = 60.0  # s for a film, or for a batch's grades; decoding has its own 4.5

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO
 
 import pydicom
@@ -111,9 +111,7 @@ class Source:
                         raise TooLarge
                     return file.read()
                 with zipfile.ZipFile(file) as archive:
-                    if archive.getinfo(self.member).file_size > MAX_BYTES:
-                        raise TooLarge
-                    return archive.read(self.member)
+                    return member_bytes(archive, self.member)
         except TooLarge:
             raise
         except Exception:
@@ -212,7 +210,7 @@ def _folder(folder: Path, top: Path) -> Iterator[Source]:
                 yield from _archive(path, top)
             except SourceError:
                 yield Source(path, "", top)
-        elif path.suffix.lower() in ENDINGS and path.name != DICOMDIR:  # what it lists is found in the folder anyway
+        elif is_film(path):
             yield Source(path, None, top)
 
 
@@ -228,13 +226,32 @@ def _file(path: Path) -> Iterator[Source]:
 def _archive(path: Path, below: Path | None = None) -> Iterator[Source]:
     try:
         with _opened(path) as file, zipfile.ZipFile(file) as archive:
-            members = sorted(archive.infolist(), key=lambda member: member.filename)
+            members = film_members(archive)
     except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError):
         raise SourceError(f"cannot read the archive {path}") from None
-    for member in members:
-        inner = Path(member.filename)
-        if not member.is_dir() and inner.suffix.lower() in ENDINGS and inner.name != DICOMDIR:
-            yield Source(path, member.filename, below, f"{member.file_size} {member.CRC:08x}")
+    for member, stamp in members:
+        yield Source(path, member, below, stamp)
+
+
+def film_members(archive: zipfile.ZipFile) -> list[tuple[str, str]]:
+    """The films of a zip archive by name, each with its size and checksum."""
+    return [
+        (member.filename, f"{member.file_size} {member.CRC:08x}")
+        for member in sorted(archive.infolist(), key=lambda member: member.filename)
+        if not member.is_dir() and is_film(PurePosixPath(member.filename))
+    ]
+
+
+def member_bytes(archive: zipfile.ZipFile, member: str) -> bytes:
+    """A film's bytes; `TooLarge` if they are more than the server accepts, before they are read."""
+    if archive.getinfo(member).file_size > MAX_BYTES:
+        raise TooLarge
+    return archive.read(member)
+
+
+def is_film(path: PurePath) -> bool:
+    """Whether a file is taken for a film by its name; what a DICOMDIR lists is found beside it anyway."""
+    return path.suffix.lower() in ENDINGS and path.name != DICOMDIR
 
 
 def _listed(path: Path) -> Iterator[Source]:

@@ -13,9 +13,9 @@ from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 
 from kneeoa.errors import TooLarge, UnreadableFile
 from kneeoa.imaging.radiograph import MAX_BYTES
-from kneeoa_cli.files.inputs import DICOMDIR, ENDINGS, SourceError
+from kneeoa_cli.files.inputs import WRITTEN, SourceError, film_members, is_film, member_bytes
 
-REPORTS = (".sr.dcm", ".sc.dcm")  # what `kneeoa` stores beside films; to look into each would be a request each
+REPORTS = tuple(ending for ending in WRITTEN if ending.endswith(".dcm"))  # to look into each would be a request each
 SAID = {  # words of the storage's own errors → ours
     "NO_SUCH_BUCKET|NoSuchBucket|ContainerNotFound": "there is no such bucket",
     "ACCESS_DENIED|INVALID_ACCESS_KEY|INVALID_CLIENT_TOKEN|SIGNATURE|InvalidAccessKey|Forbidden|UNAUTHORIZED"
@@ -81,7 +81,7 @@ class Stores:
                     skipped.append(film)
                 elif info.path.lower().endswith(".zip"):
                     yield from self._members(film)
-                elif PurePosixPath(info.path).suffix.lower() in ENDINGS and info.base_name != DICOMDIR:
+                elif is_film(PurePosixPath(info.path)):
                     yield film
         except (OSError, ArrowException) as error:
             raise SourceError(f"cannot list {bare(uri)}: {reason(error)}") from None
@@ -98,10 +98,7 @@ class Stores:
         """
         try:
             if film.member is not None:
-                archive = self._archive(film.store, film.path)
-                if archive.getinfo(film.member).file_size > MAX_BYTES:
-                    raise TooLarge
-                return archive.read(film.member)
+                return member_bytes(self._archive(film.store, film.path), film.member)
             with self.filesystems[film.store].open_input_file(film.path) as file:
                 if file.size() > MAX_BYTES:
                     raise TooLarge
@@ -113,14 +110,12 @@ class Stores:
 
     def _members(self, film: Remote) -> Iterator[Remote]:
         try:
-            members = self._archive(film.store, film.path).infolist()
+            members = film_members(self._archive(film.store, film.path))
         except Exception:  # a film that cannot be read, and not the end of the run
             yield Remote(film.store, film.path, "", film.stamp)
             return
-        for member in sorted(members, key=lambda member: member.filename):
-            inner = PurePosixPath(member.filename)
-            if not member.is_dir() and inner.suffix.lower() in ENDINGS and inner.name != DICOMDIR:
-                yield Remote(film.store, film.path, member.filename, f"{member.file_size} {member.CRC:08x}")
+        for member, stamp in members:
+            yield Remote(film.store, film.path, member, stamp)
 
     def _open_archive(self, store: str, path: str) -> zipfile.ZipFile:
         return zipfile.ZipFile(self.filesystems[store].open_input_file(path))

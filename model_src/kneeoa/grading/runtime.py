@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,9 @@ from kneeoa.errors import KneeOaError
 from kneeoa.grading.network import JointGrader
 from kneeoa.grading.patches import Preprocessing, to_patches
 from kneeoa.tasks import TASKS
+from kneeoa.wire import Runtime
 
-RUNTIMES = ("eager", "inductor", "openvino")
+RUNTIMES: tuple[str, ...] = get_args(Runtime)
 TOLD = "runtime.json"
 MOST_JOINTS = 1024  # in one batch of a compiled graph
 GRADES = {task.name: task.grades for task in TASKS}
