@@ -62,7 +62,7 @@ clean:  ## remove what was built, and run folders of servers that are gone (not 
 
 ## Beside the server
 
-archives: setup  ## build model_store/*.mar and *.war where their sources changed [GRADER=weights to serve] [RUNTIME=eager|inductor|openvino, COMPARE=folder of films]
+archives: setup  ## build model_store/*.mar and *.war where their sources changed [GRADER=weights to serve] [RUNTIME=openvino|eager|inductor, COMPARE=folder of films]
 	@$(BIN)/python deploy/archives.py $(call given,grader runtime compare)
 
 gateway: setup  ## HAProxy in front of the running server: TLS, tokens, limits [BIND=127.0.0.1:8443] [CERTIFICATE=pem] [USERS=file]

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from deploy import archives
-from deploy.archives import BESIDE, build, main, stale
+from deploy.archives import BESIDE, build, fastest, main, stale
 from kneeoa.grading.runtime import RUNTIMES
 from kneeoa.weights import read_weights
 from tests.conftest import ROOT, openvino
@@ -98,6 +98,13 @@ def test_a_runtime_that_cannot_be_had_is_told_with_its_code(tmp_path, capsys, mo
     assert ended.value.code == 1
     assert capsys.readouterr().err == "runtime_refused: OpenVINO is not installed: pip install 'kneeoa[openvino]'\n"
     assert not (tmp_path / "grader.mar").exists()
+
+
+@pytest.mark.parametrize(("found", "runtime"), [(object(), "openvino"), (None, "eager")])
+def test_the_fastest_runtime_that_is_installed_is_taken(monkeypatch, found, runtime):
+    monkeypatch.setattr(archives.importlib.util, "find_spec", lambda _: found)
+
+    assert fastest() == runtime
 
 
 def test_a_grader_that_is_not_there_is_told(tmp_path, capsys):

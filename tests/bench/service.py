@@ -3,15 +3,19 @@
 All ways take turns in each round, since machines are noisy.
 """
 
+import base64
 import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+
+import requests
 
 from deploy import server as launcher
 from kneeoa import KneeOA
@@ -19,16 +23,46 @@ from kneeoa_cli.batch import run as batch
 from kneeoa_client.client import Client
 from kneeoa_client.management import Management
 from tests.bench.soak import processes
+from tests.e2e.waiting import until
 
 BARE = "bare networks, one process"
 ALONE = "workflow, one film after the other"
+OTHER = "LitServe, one film after the other"
 BATCHES = (1, 4, 8)
 DELAY_MS = 50
 
 
-def seconds_a_film(films: Sequence[bytes], rounds: int, in_flight: Sequence[int]) -> dict[str, list[float]]:
-    """Seconds a film of each way, one value a round; of a film alone its whole wait."""
-    service = KneeOA()
+@contextmanager
+def litserve(runtime: str) -> Iterator[Callable[[bytes], None]]:
+    """Posts a film to a LitServe of its own."""
+    port = launcher.free_port()
+    command = [sys.executable, "-m", "tests.bench.litserve_films", str(port), runtime]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def post(film: bytes) -> None:
+        body = {"film": base64.b64encode(film).decode()}
+        requests.post(f"http://127.0.0.1:{port}/predict", json=body, timeout=60).raise_for_status()
+
+    try:
+        until(lambda: _healthy(port), 120)
+        yield post
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _healthy(port: int) -> bool:
+    try:
+        return requests.get(f"http://127.0.0.1:{port}/health", timeout=1).ok
+    except requests.RequestException:
+        return False
+
+
+def seconds_a_film(
+    films: Sequence[bytes], rounds: int, in_flight: Sequence[int], runtime: str
+) -> dict[str, list[float]]:
+    """Seconds a film of each way, one value a round; of a film alone its whole wait. ``runtime`` is the archives'."""
+    service = KneeOA(runtime=runtime)
     taken: dict[str, list[float]] = {}
 
     def measure(way: str, work: Callable[[], object]) -> None:
@@ -47,6 +81,9 @@ def seconds_a_film(films: Sequence[bytes], rounds: int, in_flight: Sequence[int]
             client, management = Client.find(address["url"], keys), Management.find(address["management"], keys)
             for at in range(rounds):
                 measure(BARE, lambda: list(service.grade_many(films, batch=1)))
+                with litserve(runtime) as post:
+                    post(films[0])  # the first one is slower
+                    measure(OTHER, lambda post=post: [post(film) for film in films])  # type: ignore[misc]
                 measure(ALONE, lambda: [client.post(film) for film in films])
                 for number in in_flight:
                     with ThreadPoolExecutor(number) as pool:
@@ -54,7 +91,7 @@ def seconds_a_film(films: Sequence[bytes], rounds: int, in_flight: Sequence[int]
                 for size in BATCHES:
                     management.up(size, DELAY_MS, 1)
                     table = Path(folder, f"{at}-{size}.csv")
-                    batch([str(source / "000.dcm")], table.with_suffix(".jsonl"), client, 1)  # the first one is slower
+                    batch([str(source / "000.dcm")], table.with_suffix(".jsonl"), client, 1)  # as above
                     measure(
                         f"`kneeoa batch`, batches of {size}", partial(batch, [str(source)], table, client, 2 * size)
                     )

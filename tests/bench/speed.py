@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import torch
 
+from deploy.archives import fastest
 from kneeoa import SAMPLE
 from kneeoa.detection.detector import Detector
 from kneeoa.grading.compiled import compiled_here
@@ -132,7 +133,7 @@ def by_size(folder: Path, given: argparse.Namespace) -> Iterator[Row]:
 def by_way(folder: Path, given: argparse.Namespace) -> Iterator[Row]:
     """The server, with the archives in model_store; seconds by the clock on the wall."""
     films = [film.read_bytes() for film in films_of(folder, given.films, given.seed)]
-    taken = service.seconds_a_film(films, given.rounds, IN_FLIGHT)
+    taken = service.seconds_a_film(films, given.rounds, IN_FLIGHT, given.runtime)
     for way, seconds in taken.items():
         yield _row(f"a film: {way}", seconds, taken[service.BARE], service.BARE)
 
@@ -160,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--threads", type=int, default=1, help="of the runtimes; one counts CPU seconds, more those on the wall"
     )
-    parser.add_argument("--runtime", choices=RUNTIMES, default="eager", help="a further way through the stages")
+    parser.add_argument("--runtime", choices=RUNTIMES, default=fastest(), help="the archives'")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)

@@ -104,6 +104,16 @@ def test_heat_maps_are_pytorchs_and_explained_grades_the_runtimes(fast, weights,
         np.testing.assert_array_equal(explained.probabilities[task.name], alone.probabilities[task.name])
 
 
+def test_a_network_that_a_compiler_cannot_take_is_refused(weights, joints, tmp_path, monkeypatch):
+    def unsupported(*_):
+        raise ValueError("this operator")
+
+    monkeypatch.setattr(runtime, "_openvino", unsupported)
+
+    with pytest.raises(RuntimeRefused, match=r"^openvino cannot compile this network \(ValueError\)$"):
+        compile_grader(weights, "openvino", tmp_path / "compiled", joints)
+
+
 @openvino
 def test_openvino_sends_nothing_about_its_use():
     runtime._ov()

@@ -93,7 +93,7 @@ def compile_graphs(runtime: str, graphs: Sequence[Graph], sha256: str, folder: P
     Raises
     ------
     RuntimeRefused
-        If the compiler is not there.
+        If the compiler is not there, or does not get on with such a network.
     """
     if runtime == "eager":
         return
@@ -101,7 +101,12 @@ def compile_graphs(runtime: str, graphs: Sequence[Graph], sha256: str, folder: P
     joints = [torch.zeros(2, g.config.patch, 2 * g.config.patch, dtype=torch.uint8) for g in graphs]
     with torch.no_grad():
         for number, (graph, example) in enumerate(zip(graphs, joints, strict=True)):
-            {"inductor": _inductor, "openvino": _openvino}[runtime](graph, example, folder / str(number))
+            try:
+                {"inductor": _inductor, "openvino": _openvino}[runtime](graph, example, folder / str(number))
+            except RuntimeRefused:
+                raise
+            except Exception as error:
+                raise RuntimeRefused(f"{runtime} cannot compile this network ({type(error).__name__})") from error
     (folder / TOLD).write_text(json.dumps({"runtime": runtime, "grader": sha256, **_machine(runtime)}, indent=1))
 
 
