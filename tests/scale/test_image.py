@@ -111,7 +111,7 @@ def test_it_holds_what_it_says_and_nothing_to_build_with(images):
     settings = told["Config"]
     assert settings["User"] == "1000:1000"
     assert settings["Labels"]["org.opencontainers.image.version"] == kneeoa.__version__
-    assert told["HealthCheck"]["Test"] == ["CMD", "kneeoa", "probe", "--once"]
+    assert told["Healthcheck"]["Test"] == ["CMD", "kneeoa", "probe", "--once"]
 
     bill = json.loads(images.once("cat", "/srv/kneeoa/sbom.json").stdout)
     licences = images.once("cat", "/srv/kneeoa/licences.txt").stdout.splitlines()
