@@ -35,8 +35,9 @@ serve: archives  ## start TorchServe and leave it running (PORT=8080)
 stop:  ## stop it
 	@$(BIN)/python -m deploy.server stop
 
-test: lint archives  ## everything that runs here; what needs a missing program is skipped, and named at the end
-	@$(BIN)/python -m pytest
+test: lint archives  ## everything that runs here; what needs a missing program is skipped, and named at the end of either part
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --ignore tests/e2e
+	@$(BIN)/python -m pytest tests/e2e
 
 test-fast: setup  ## in under two minutes: no servers, no browser, no training
 	@$(BIN)/python -m pytest tests/unit tests/paper tests/archive/test_house.py -m "not slow"

@@ -13,6 +13,7 @@ SIZE = 80  # px that W is looked at in: about a millimetre each
 REACH = 34  # px to either side of a bone's middle that a plate must cross
 FEMUR, TIBIA = (12, 36), (8, 28)  # px from the joint between which it is sought
 NEAR = 3  # px above and below a line, where it must be brighter
+ONE_ROW = np.ones((3, 1), np.uint8)  # how far a line rises or falls from one column to the next
 MOST, LEAST = 0.25, -0.05  # of the joint's contrast: how much a single pixel of the line may say
 LIMIT = 0.095  # of it: how much darker a plate is, on the mean of both bones; the most of 240 train knees is 0.081
 
@@ -54,9 +55,8 @@ def _darkest_line(joint: np.ndarray, bone: np.ndarray, sign: int, away: tuple[in
     )
     beside = cv2.blur(strip, (1, 3))
     darker = np.minimum(beside[: -2 * NEAR], beside[2 * NEAR :]) - strip[NEAR:-NEAR]
-    columns = np.clip(darker, LEAST, MOST).T
+    columns = np.clip(darker, LEAST, MOST).T[:, :, None]
     best = columns[0]  # of all lines that end in each row
     for column in columns[1:]:
-        before = np.pad(best, 1, constant_values=-np.inf)
-        best = column + np.maximum(np.maximum(before[:-2], before[1:-1]), before[2:])
+        best = column + cv2.dilate(best, ONE_ROW)  # the most of each row and its neighbours
     return float(best.max()) / len(columns)
