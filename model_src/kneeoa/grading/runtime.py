@@ -8,6 +8,7 @@ what they fit: these weights, this PyTorch, this CPU.
 import copy
 import json
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -178,7 +179,9 @@ def _ov() -> Any:
 def _openvino(graph: Graph, example: Tensor, path: Path) -> None:
     ov = _ov()
     shape = ov.PartialShape([-1, *example.shape[1:]])
-    model = ov.convert_model(graph, example_input=example, input=[shape])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the tracer: its own age, and constants, which these are
+        model = ov.convert_model(graph, example_input=example, input=[shape])
     ov.save_model(model, f"{path}.xml", compress_to_fp16=False)
 
 
