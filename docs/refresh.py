@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from deploy.archives import fastest
 from kneeoa import SAMPLE, KneeOA
 from kneeoa.reporting.figure import as_image
 
@@ -23,7 +24,7 @@ def shorten(reply: dict) -> dict:
 
 
 def main() -> None:
-    service = KneeOA()
+    service = KneeOA(runtime=fastest())
     page = service.grade(ROOT / "samples/moderate_oa.dcm", explain="KL").draw()
     Image.fromarray(as_image(page, dpi=88)).quantize(256, kmeans=4).save(ROOT / "docs/sample.png", optimize=True)
     reply = service.grade(SAMPLE).message
