@@ -5,6 +5,8 @@ All ways take turns in each round, since machines are noisy.
 
 import base64
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -37,7 +39,8 @@ def litserve(runtime: str) -> Iterator[Callable[[bytes], None]]:
     """Posts a film to a LitServe of its own."""
     port = launcher.free_port()
     command = [sys.executable, "-m", "tests.bench.litserve_films", str(port), runtime]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
 
     def post(film: bytes) -> None:
         body = {"film": base64.b64encode(film).decode()}
@@ -47,7 +50,7 @@ def litserve(runtime: str) -> Iterator[Callable[[bytes], None]]:
         until(lambda: _healthy(port), 120)
         yield post
     finally:
-        process.terminate()
+        os.killpg(process.pid, signal.SIGKILL)  # its workers outlive it otherwise
         process.wait()
 
 
