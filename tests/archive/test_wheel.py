@@ -87,6 +87,7 @@ def test_it_grades_the_sample_without_server_and_repository(installed, tmp_path)
     reply, expected = (
         json.loads(p.read_text()) for p in (tmp_path / "replies/bilateral.json", ROOT / "samples/bilateral.json")
     )
+    expected["model"]["grader"]["runtime"] = "eager"  # the library's own; what is expected of a server may be another's
     assert reply["model"] == expected["model"]
     assert sure_grades(reply) == sure_grades(expected)
     assert len((tmp_path / "grades.csv").read_text().splitlines()) == 3
