@@ -1,6 +1,6 @@
 """The eight grading tasks and the side of a knee: the words everything else is written in."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -54,6 +54,11 @@ TASKS = (KL, OA, *COMPARTMENT_TASKS)
 NARROWINGS = ("JSN_L", "JSN_M")
 OSTEOPHYTES = ("FL", "FM", "TL", "TM")
 OA_FROM_KL = 2  # Wang et al. 2021: a knee has OA when KL ≥ 2
+
+
+def tasks_of(names: Collection[str] | None) -> list[Task]:
+    """The tasks of these names, in the order of `TASKS`; all of them for None."""
+    return [task for task in TASKS if names is None or task.name in names]
 
 
 def features_disagree(grades: Mapping[str, int]) -> bool:

@@ -101,7 +101,7 @@ def test_a_dead_node_and_a_killed_driver_cost_nothing(named, address, cluster, s
     assert {knee: len(some) for knee, some in got.items()} == {knee: len(some) for knee, some in expected.items()}
     for knee, some in expected.items():  # none lost, none twice, none different; batches differ, and so do last digits
         for row, wanted in zip(got[knee], some, strict=True):
-            assert row == pytest.approx(wanted, abs=2e-3)
+            assert row == pytest.approx(wanted, abs=0.011)  # coordinates are rounded to 0.01 px
     assert first in cluster.list_all_nodes()  # the one that was let live
 
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision.ops import nms
 
-from kneeoa.detection.cascade import LOOKS, SMALLEST_OF_TWO, Cascade, CascadeConfig, Found, beside
+from kneeoa.detection.cascade import LOOKS, SMALLEST_OF_TWO, Cascade, CascadeConfig, Found, _distinct, beside
 from kneeoa.detection.networks import STRIDE, WINDOW
 from kneeoa.geometry import Box, KeyPoints
 
@@ -86,6 +87,18 @@ def test_of_overlapping_proposals_the_weaker_one_is_dropped():
 
     assert len(few) == 1
     assert len([box for box in all_ if box.height == WINDOW + 12]) == 4
+
+
+@pytest.mark.parametrize("number", [0, 1, 300])
+@pytest.mark.parametrize("most", [0.3, 0.7])
+def test_the_same_proposals_are_dropped_as_by_torchvision(number, most):
+    rng = np.random.default_rng(0)
+    corners, scores = rng.uniform(0, 200, (number, 2)), rng.uniform(0.6, 1, number)
+    boxes = np.hstack([corners, corners + rng.uniform(40, 60, (number, 2))])
+
+    kept = _distinct(boxes, scores, most)
+
+    assert kept.tolist() == nms(torch.from_numpy(boxes), torch.from_numpy(scores), most).tolist()
 
 
 def test_level_2_says_where_in_the_square_around_a_box_the_knee_is():

@@ -124,8 +124,8 @@ def test_a_file_holds_an_ensemble_with_what_each_member_is(pair, joint, tmp_path
 
 def test_a_temperature_softens_and_keeps_the_grade(grader, joint):
     softer = copy.deepcopy(grader)
-    for graph in (member.graph for member in softer.members):
-        graph.temperatures[graph.tasks.index("KL")] *= 3.0
+    for member in softer.members:
+        member.graph.temperatures[member.tasks.index("KL")] *= 3.0
 
     before, after = (g.grade([joint], [Laterality.RIGHT])[0].probabilities for g in (grader, softer))
 

@@ -1,6 +1,7 @@
 """What runs the networks changes no grade, or is refused; what was compiled for something else is passed over and told."""
 
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -90,6 +91,22 @@ def test_a_runtime_says_what_pytorch_says_of_any_number_of_joints(fast, weights,
         assert largest_difference(plain, other, joints[:number]) < 2e-3
     gates = [g.grade(joints[:1], [Laterality.RIGHT])[0].left_share for g in (plain, other)]
     assert gates[0] == pytest.approx(gates[1], abs=2e-3)
+
+
+def test_pytorchs_network_is_built_for_heat_maps_only_where_another_runs(fast, weights, joints):
+    other = Grader(weights, compiled=fast[1])
+    for tasks, built in (set(), False), ({"KL"}, True):
+        other.grade(joints[:1], [Laterality.RIGHT], [tasks])
+        assert [("network" in vars(member)) for member in other.members] == [built]
+
+
+def test_a_worker_starts_without_the_libraries_that_take_seconds():
+    heavy = "import sys; import kneeoa.detection.detector, kneeoa.grading.grader; print(*sys.modules)"
+
+    loaded = subprocess.run([sys.executable, "-c", heavy], check=True, capture_output=True, text=True).stdout.split()
+
+    assert "torch" in loaded
+    assert not {"timm", "torchvision", "torch._dynamo", "sympy"} & set(loaded)
 
 
 def test_heat_maps_are_pytorchs_and_explained_grades_the_runtimes(fast, weights, joints):

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 import torch
-from torchvision.ops import nms
 
 from kneeoa.detection.networks import LEVEL2_SIZE, STRIDE, WINDOW, Level1, Level2, as_input
 from kneeoa.geometry import Box, KeyPoints, crop, halved, turned
@@ -94,27 +93,27 @@ class Cascade:
         number, height, width = images.shape
         scale = WINDOW / ((smallest or self.config.smallest_knee) * width)
         layers, factor = list(images), 1  # halved from time to time: no step is reduced from much more than it needs
-        boxes, scores = [[torch.empty(0, 4)] for _ in images], [[torch.empty(0)] for _ in images]
+        boxes, scores = [[np.empty((0, 4))] for _ in images], [[np.empty(0)] for _ in images]
         while min(height, width) * scale >= WINDOW:
             if scale * factor < 1 / 6:
                 layers, factor = [halved(image) for image in layers], 2 * factor
             by, how = scale * factor, cv2.INTER_AREA if scale * factor < 1 else cv2.INTER_LINEAR
             small = np.stack([cv2.resize(layer, None, fx=by, fy=by, interpolation=how) for layer in layers])
             logits, offsets = self.level1(as_input(small))
-            for i, score in enumerate(logits.sigmoid()):
-                best, at = score.flatten().topk(min(CANDIDATES, score.numel()))
-                at = at[best >= self.config.score1]
-                rows, columns = at // score.shape[1], at % score.shape[1]
-                corner = torch.stack([columns, rows], dim=1) * STRIDE
-                window = torch.cat([corner, corner + WINDOW], dim=1)
-                found = (window + offsets[i, :, rows, columns].T * WINDOW) / scale
-                keep = nms(found, score[rows, columns], self.config.nms_scale)
+            for i, score in enumerate(logits.sigmoid().numpy()):
+                at = np.flatnonzero(score >= self.config.score1)
+                at = at[np.argsort(-score.flat[at], kind="stable")[:CANDIDATES]]
+                rows, columns = np.unravel_index(at, score.shape)
+                corner = np.stack([columns, rows], axis=1) * STRIDE
+                window = np.hstack([corner, corner + WINDOW])
+                found = (window + offsets[i, :, rows, columns].numpy().T * WINDOW) / scale
+                keep = _distinct(found, score.flat[at], self.config.nms_scale)
                 boxes[i].append(found[keep])
-                scores[i].append(score[rows, columns][keep])
+                scores[i].append(score.flat[at][keep])
             scale *= self.config.factor
         proposals = []
-        for every, score in ((torch.cat(boxes[i]), torch.cat(scores[i])) for i in range(number)):
-            kept = every[nms(every, score, self.config.nms_all)[: self.config.proposals]]
+        for every, score in ((np.concatenate(boxes[i]), np.concatenate(scores[i])) for i in range(number)):
+            kept = every[_distinct(every, score, self.config.nms_all)[: self.config.proposals]]
             proposals.append([Box(*row) for row in kept.tolist()])
         return proposals
 
@@ -222,6 +221,13 @@ class Cascade:
         while image.shape[1] >= 2 * FINENESS * WINDOW / smallest:
             image, factor = halved(image), 2 * factor
         return image, factor
+
+
+def _distinct(boxes: np.ndarray, scores: np.ndarray, most: float) -> np.ndarray:
+    """Non-maximum suppression: indices of the boxes (n, 4) that overlap no better one by an IoU above ``most``, best first."""
+    # torchvision's does the same, and importing it takes four seconds
+    sized = np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
+    return np.array(cv2.dnn.NMSBoxes(sized, scores, 0.0, most), int)
 
 
 def _around(box: Box, step: float) -> list[Box]:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from kneeoa.grading.gradcam import heat_maps
-from kneeoa.grading.network import BACKBONE, build_network
+from kneeoa.grading.network import BACKBONE, NETWORKS, JointGrader, build_network
 from kneeoa.grading.patches import Preprocessing, standardise
 from kneeoa.grading.runtime import Graph, Run, RuntimeRefused, folded, load_graphs
-from kneeoa.tasks import COMPARTMENT_TASKS, OA_FROM_KL, TASKS, Laterality, features_disagree
+from kneeoa.tasks import COMPARTMENT_TASKS, OA_FROM_KL, TASKS, Laterality, features_disagree, tasks_of
 from kneeoa.weights import Weights, read_weights
 
 log = logging.getLogger(__name__)
@@ -70,20 +71,32 @@ class GradedKnee:
 
 
 class Member:
-    """One trained network with its preparation and its calibration, on one device; ``run`` is its graph where it was compiled."""
+    """One trained network with its preparation and its calibration, on one device; ``run`` is its graph where it was compiled.
+
+    PyTorch's own network is then built when somebody asks for a heat map: it takes seconds, and some 100 MB.
+    """
 
     def __init__(self, weights: Weights, device: torch.device, run: Run | None = None) -> None:
         self.config = Preprocessing.from_metadata(weights.metadata["preprocessing"])
         self.architecture: dict[str, Any] = weights.metadata["architecture"]
         self.provenance: dict[str, str] = weights.metadata["provenance"]
         self.sha256 = weights.sha256
-        self.device = device
-        network = build_network(**self.architecture, channels=self.config.channels).requires_grad_(False)
-        weights.load_into(network)
-        network = folded(network.eval(), self.config.channels)
-        self.network = network.to(device).to(memory_format=torch.channels_last)
-        self.graph = Graph(self.network, self.config, weights.metadata.get("temperatures", {}))
+        self.device, self._weights = device, weights
+        self.views = NETWORKS[self.architecture.get("network", "siamese")].VIEWS
+        tasks = tasks_of(self.architecture.get("tasks"))
+        self.tasks, self.grades = [task.name for task in tasks], [task.grades for task in tasks]
         self.compiled, self.run = run is not None, run or self.graph
+
+    @cached_property
+    def network(self) -> JointGrader:
+        network = build_network(**self.architecture, channels=self.config.channels).requires_grad_(False)
+        self._weights.load_into(network)
+        network = folded(network.eval(), self.config.channels)
+        return network.to(self.device).to(memory_format=torch.channels_last)
+
+    @cached_property
+    def graph(self) -> Graph:
+        return Graph(self.network, self.config, self._weights.metadata.get("temperatures", {}))
 
     @property
     def name(self) -> str:
@@ -113,9 +126,9 @@ class Member:
             heat = heat_maps(logits, maps, self.network.VIEWS, explain)
             probabilities = [values.detach() for values in self.graph.calibrated(logits)]
         if self.compiled or not explain:  # the same grades, explained or not
-            *probabilities, gates = self.run(joints).split([*self.graph.grades, 1], dim=1)
+            *probabilities, gates = self.run(joints).split([*self.grades, 1], dim=1)
             gate = gates[:, 0]
-        return dict(zip(self.graph.tasks, probabilities, strict=True)), gate.detach(), heat
+        return dict(zip(self.tasks, probabilities, strict=True)), gate.detach(), heat
 
 
 class Grader:
@@ -193,7 +206,7 @@ class Grader:
                 said.setdefault(name, []).append(values)
             for name, values in maps.items():
                 heat.setdefault(name, []).append(self._on_joint(values, flips))
-            gates += [gate] * (member.network.VIEWS > 1)
+            gates += [gate] * (member.views > 1)
         means = {name: self._calibrated(name, torch.stack(values).mean(dim=0)) for name, values in said.items()}
         share = gates[0] if gates else torch.full((len(joints),), 0.5)
         return [

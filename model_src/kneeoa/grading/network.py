@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
-from kneeoa.tasks import TASKS
+from kneeoa.tasks import tasks_of
 
 BACKBONE = "seresnext50_32x4d"  # Wang et al. 2021
 FINE = 16  # pixels a cell of the maps that heat maps are made of; the next stage's are 32
@@ -74,10 +73,12 @@ class JointGrader(nn.Module):
         branches: int = 1,
     ) -> None:
         super().__init__()
+        import timm  # takes seconds, which a worker whose networks were compiled need not wait
+
         options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}  # not every backbone knows it
         self.backbone: Any = timm.create_model(backbone, num_classes=0, in_chans=channels, **options)
         self.width = int(self.backbone.num_features)  # type: ignore[arg-type]
-        chosen = [task for task in TASKS if tasks is None or task.name in tasks]
+        chosen = tasks_of(tasks)
         self.heads = nn.ModuleDict(
             {
                 task.name: nn.Sequential(nn.Dropout(dropout), nn.Linear(branches * self.width, task.grades))
@@ -162,6 +163,9 @@ class WholeJointGrader(JointGrader):
         return vectors, torch.full_like(vectors[:, :1], 0.5)
 
 
+NETWORKS: dict[str, type[JointGrader]] = {"siamese": SiameseGrader, "whole": WholeJointGrader}
+
+
 def build_network(network: str = "siamese", **options: Any) -> JointGrader:
-    """By the name that configurations and weights use: ``siamese`` or ``whole``."""
-    return {"siamese": SiameseGrader, "whole": WholeJointGrader}[network](**options)
+    """By the name that configurations and weights use: one of `NETWORKS`."""
+    return NETWORKS[network](**options)

@@ -20,13 +20,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from kneeoa.errors import KneeOaError
 from kneeoa.grading.network import JointGrader
 from kneeoa.grading.patches import Preprocessing, to_patches
-from kneeoa.tasks import TASKS
 from kneeoa.wire import Runtime
 
 RUNTIMES: tuple[str, ...] = get_args(Runtime)
 TOLD = "runtime.json"
 MOST_JOINTS = 1024  # in one batch of a compiled graph
-GRADES = {task.name: task.grades for task in TASKS}
 Run = Callable[[Tensor], Tensor]  # what `Graph.forward` does
 
 
@@ -51,9 +49,7 @@ class Graph(nn.Module):
     def __init__(self, network: JointGrader, config: Preprocessing, temperatures: Mapping[str, float]) -> None:
         super().__init__()
         self.network, self.config = network, config
-        self.tasks = list(network.heads)
-        self.grades = [GRADES[task] for task in self.tasks]
-        self.temperatures = [temperatures.get(task, 1.0) for task in self.tasks]
+        self.temperatures = [temperatures.get(task, 1.0) for task in network.heads]
 
     def forward(self, joints: Tensor) -> Tensor:
         """Standardised joints, uint8 (n, p, 2 p) → (n, Σ grades + 1): probabilities of each task in turn, then the gate."""
