@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from kneeoa.graded_film import GradedFilm
     from kneeoa.pipeline import KneeOA
 
-__version__ = "0.6.1"
+__version__ = "0.6.2"
 __all__ = ["SAMPLE", "GradedFilm", "KneeOA", "KneeOaError", "__version__"]
 
 SAMPLE = Path(__file__).parent / "samples/bilateral.dcm"  # a synthetic radiograph of two knees, to try things on
