@@ -63,7 +63,7 @@ if __name__ == "__main__":
     parser.add_argument("--number", type=int, default=2000, help="requests for each setting")
     parser.add_argument("--in-flight", type=int, nargs="+", default=[4, 12, 64])
     parser.add_argument("--floors", type=float, nargs="+", default=[0.0, 0.02], help="seconds")
-    parser.add_argument("--delay", type=int, default=20, help="milliseconds for a batch to fill")
+    parser.add_argument("--delay", type=int, default=5, help="milliseconds for a batch to fill")
     arguments = parser.parse_args()
     for floor in arguments.floors:
         counts = lost(floor, arguments.delay, arguments.in_flight, arguments.number)

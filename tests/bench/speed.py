@@ -80,17 +80,16 @@ def sizes_of(folder: Path, seed: int) -> dict[int, Path]:
 
 
 def by_stage(folder: Path, given: argparse.Namespace) -> Iterator[Row]:
-    """Of films as they are: this version, this version with the best runtime, 0.3.0."""
+    """Of films as they are: 0.3.0; this version with either's grader, in PyTorch and in the archives' runtime."""
     then = stages.earlier(folder)
     now = stages.ROOT / stages.PACKAGES
-    versions = {
-        "0.3.0": stages.Version(then, then / "weights/grader.safetensors"),
-        "now, 0.3.0's grader": stages.Version(now, then / "weights/grader.safetensors"),
-        "now": stages.Version(now, GRADER),
-    }
+    graders = {"now, 0.3.0's grader": then / "weights/grader.safetensors", "now": GRADER}
+    versions = {"0.3.0": stages.Version(then, then / "weights/grader.safetensors")}
+    versions |= {name: stages.Version(now, grader) for name, grader in graders.items()}
     if given.runtime != "eager":
-        compiled = compiled_here(read_weights(GRADER, "grader"), given.runtime, _joints())
-        versions[f"now, {given.runtime}"] = stages.Version(now, GRADER, compiled)
+        for name, grader in graders.items():
+            compiled = compiled_here(read_weights(grader, "grader"), given.runtime, _joints())
+            versions[f"{name}, {given.runtime}"] = stages.Version(now, grader, compiled)
     taken = stages.in_turns(versions, films_of(folder, given.films, given.seed), given.rounds)
     for version in versions.values():
         version.close()

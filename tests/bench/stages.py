@@ -27,6 +27,7 @@ class Version:
     def __init__(self, packages: Path, grader: Path, compiled: Path | None = None) -> None:
         command = [sys.executable, __file__, str(packages), str(grader), *([str(compiled)] if compiled else [])]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.pid = self._process.pid
 
     def seconds(self, film: Path) -> dict[str, float]:
         """CPU seconds by stage of one film."""

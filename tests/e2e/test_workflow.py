@@ -133,7 +133,7 @@ def test_the_spec_is_what_runs(run):
     for node in ("knee_oa__detector", "knee_oa__grader"):
         model = management(run).describe(node)
 
-        assert (model["batchSize"], model["maxBatchDelay"]) == (4, 20)
+        assert (model["batchSize"], model["maxBatchDelay"]) == (4, 5)
         assert [worker["status"] for worker in model["workers"]] == ["READY"]
 
 

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from io import BytesIO
 
 import numpy as np
@@ -12,7 +15,7 @@ from kneeoa.imaging import decode
 from kneeoa.imaging.prepare import prepare_single, split_bilateral
 from kneeoa.messages import decode_png
 from kneeoa.tasks import Laterality
-from tests.conftest import ROOT
+from tests.conftest import ROOT, WEIGHTS
 from training.synthesis.dicom_writer import to_dicom
 from training.synthesis.phantom import draw_film
 
@@ -166,3 +169,35 @@ def test_noise_is_not_a_knee(detector, rng):
     (found,) = detector.cascade.detect([image])
 
     assert found is None or found.score < detector.cascade.config.score2
+
+
+def test_finding_knees_leaves_the_other_cores_alone():
+    """Threads that numpy's BLAS wakes spin for a tenth of a second after a film, on the core of another worker."""
+    code = """
+import sys, threading
+from pathlib import Path
+import cv2, psutil, torch
+from kneeoa import SAMPLE
+from kneeoa.detection.detector import Detector
+from kneeoa.imaging import decode
+torch.set_num_threads(1), cv2.setNumThreads(1)
+detector, film = Detector.from_file(Path(sys.argv[1])), decode(SAMPLE.read_bytes())
+def used():
+    threads = {t.id: t.user_time + t.system_time for t in psutil.Process().threads()}
+    own = threads.pop(threading.get_native_id())
+    return own, sum(threads.values())
+detector.detect(film)
+before = used()
+for _ in range(5):
+    detector.detect(film)
+print(*(after - was for after, was in zip(used(), before)))
+"""
+    limits = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    free = {name: value for name, value in os.environ.items() if name not in limits}
+    command = [sys.executable, "-c", code, str(WEIGHTS / "detector.safetensors")]
+
+    own, others = map(
+        float, subprocess.run(command, check=True, capture_output=True, text=True, env=free).stdout.split()
+    )
+
+    assert others < 0.1 * own

@@ -95,7 +95,9 @@ class Markers:
         return found
 
     def _kind(self, shape: np.ndarray) -> int | None:
-        best = np.maximum.reduceat(self._templates @ _standard(shape), self._starts)
+        # not by @: BLAS would wake its threads, which then spin for a tenth of a second on the core of another worker
+        alike = np.einsum("ij,j->i", self._templates, _standard(shape))
+        best = np.maximum.reduceat(alike, self._starts)
         kind = int(best.argmax())
         if kind == 4 or best[kind] < ALIKE:
             return None
