@@ -227,7 +227,7 @@ def _distinct(boxes: np.ndarray, scores: np.ndarray, most: float) -> np.ndarray:
     """Non-maximum suppression: indices of the boxes (n, 4) that overlap no better one by an IoU above ``most``, best first."""
     # torchvision's does the same, and importing it takes four seconds
     sized = np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
-    return np.array(cv2.dnn.NMSBoxes(sized, scores, 0.0, most), int)
+    return np.array(cv2.dnn.NMSBoxes(sized, scores, 0.0, most), int)  # type: ignore[arg-type]  # arrays are taken, too
 
 
 def _around(box: Box, step: float) -> list[Box]:
