@@ -1,4 +1,4 @@
-"""Flame graphs of a film's way through 0.3.0 and through this version, each with its own weights: ``before.svg``, ``after.svg``.
+"""Flame graphs of a film's way through 0.3.0 (``flame-before.svg``) and through this version, with its own weights (``flame-after.svg``).
 
 Functions of Python, as py-spy samples them while films go through one process, one thread; importing is left out.
 """
@@ -49,7 +49,7 @@ if __name__ == "__main__":
             1:
         ]  # the first one's knees are not centred: it is searched three times
         for title, version, name in (
-            ("kneeoa 0.3.0", stages.Version(then, then / "weights/grader.safetensors"), "before.svg"),
-            (f"kneeoa {__version__}, OpenVINO", stages.Version(now, GRADER, compiled), "after.svg"),
+            ("kneeoa 0.3.0", stages.Version(then, then / "weights/grader.safetensors"), "flame-before.svg"),
+            (f"kneeoa {__version__}, OpenVINO", stages.Version(now, GRADER, compiled), "flame-after.svg"),
         ):
             record(title, version, some, given.out / name, given.seconds)
