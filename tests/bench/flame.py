@@ -1,4 +1,4 @@
-"""Flame graphs of a film's way through 0.3.0 (``flame-before.svg``) and through this version, with its own weights (``flame-after.svg``).
+"""Flame graphs of a film's way through 0.3.0 and this version, each with its weights: ``flame-before.svg``, ``flame-after.svg``.
 
 Functions of Python, as py-spy samples them while films go through one process, one thread; importing is left out.
 """
