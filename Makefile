@@ -99,9 +99,9 @@ reproduce-paper: setup  ## OAI=folder MOST=folder [INIT=weights] [CONFIG=yaml] [
 
 ## Measuring and upkeep
 
-bench: archives  ## [PARTS="stages runtimes growth service start"] [FILMS=8] [ROUNDS=5] [THREADS=1] [RUNTIME=…]: one table of ratios (docs/performance.md)
+bench: archives  ## [PARTS="stages runtimes growth service start", or device with DEVICE=cuda] [FILMS=8] [ROUNDS=5] [THREADS=1] [RUNTIME=…]: one table of ratios (docs/performance.md)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group bench
-	@$(BIN)/python -m tests.bench.speed $(call given,parts films rounds threads runtime seed)
+	@$(BIN)/python -m tests.bench.speed $(if $(DEVICE),--parts device) $(call given,parts films rounds threads runtime device seed)
 
 soak: archives  ## thousands of films, good and bad, with kills and a restart on the way [N=5000 CLIENTS=64 BAD=0.3]
 	@$(BIN)/python -m tests.bench.soak $(call given,n clients bad seed)

@@ -1,7 +1,8 @@
 """`make bench`: how fast grading is, as one table of ratios that are all of one run. What is below 1 is faster than its baseline.
 
 Parts: ``stages`` of a film against 0.3.0's code and weights, ``runtimes`` of the grader against PyTorch as it is, ``growth`` with
-the size of a film and the number of knees, ``service`` against the bare networks, ``start`` of server and command line.
+the size of a film and the number of knees, ``service`` against the bare networks, ``start`` of server and
+command line; and, where it is named, ``device``: the grader's networks on a GPU.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from kneeoa.grading.runtime import RUNTIMES
 from kneeoa.imaging import decode
 from kneeoa.tasks import Laterality
 from kneeoa.weights import read_weights
-from tests.bench import runtimes, service, stages
+from tests.bench import device, runtimes, service, stages
 from tests.conftest import WEIGHTS
 from training.synthesis.dicom_writer import to_dicom
 from training.synthesis.phantom import draw_film
@@ -108,6 +109,20 @@ def by_runtime(folder: Path, given: argparse.Namespace) -> Iterator[Row]:
             yield _row(f"networks, batch of {size}: {name}", seconds, by_name["eager"], "eager")
 
 
+def by_batch(folder: Path, given: argparse.Namespace) -> Iterator[Row]:
+    """The grader's networks on a device; seconds by the clock on the wall."""
+    grader = Grader.from_file(GRADER, device=given.device)
+    work, best = device.work(grader), device.best(grader.device)
+    yield Row("a product of matrices in bfloat16", f"{best / 1e12:.2f} TFLOP/s")
+    for size, by_way in device.in_turns(grader, _joints()[0], given.rounds).items():
+        for way, seconds in by_way.items():
+            pace = size / median(seconds)
+            told = f"{pace:.0f} knees/s, {pace * work / best:.0%} of that"
+            yield Row(
+                f"{given.device}, batch of {size}: {way}", told, stages.ratio(seconds, by_way[device.FULL]), device.FULL
+            )
+
+
 def by_size(folder: Path, given: argparse.Namespace) -> Iterator[Row]:
     """Films from 1 to 32 megapixels against one of 4, and 1 to 16 knees against one of 2."""
     version = stages.Version(stages.ROOT / stages.PACKAGES, GRADER)
@@ -149,18 +164,26 @@ def _joints() -> list[np.ndarray]:
     return [knee.crop for knee in detector.detect(decode(SAMPLE.read_bytes()))[1] if knee.crop is not None]
 
 
-PARTS = {"stages": by_stage, "runtimes": by_runtime, "growth": by_size, "service": by_way, "start": at_start}
+PARTS = {
+    "stages": by_stage,
+    "runtimes": by_runtime,
+    "growth": by_size,
+    "service": by_way,
+    "start": at_start,
+    "device": by_batch,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=[part for part in PARTS if part != "device"])
     parser.add_argument("--films", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--threads", type=int, default=1, help="of the runtimes; one counts CPU seconds, more those on the wall"
     )
     parser.add_argument("--runtime", choices=RUNTIMES, default=fastest(), help="the archives'")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of the part device")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
