@@ -17,6 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kneeoa.grading.grader import Grader
 from kneeoa.grading.patches import standardise
+from kneeoa.grading.runtime import Run
+from tests.bench.runtimes import run_all, turns_of
 
 BATCHES = (1, 8, 64, 256)
 SIDE = {"cuda": 8192, "cpu": 1024}  # of the matrices
@@ -35,26 +37,24 @@ def in_turns(
     ways = {FULL: graphs, HALF: graphs}
     if device.type == "cuda":
         ways[COMPILED] = [torch.compile(graph, mode="reduce-overhead", dynamic=False) for graph in graphs]
-    taken: dict[int, dict[str, list[float]]] = {}
+    taken = {}
     for size in batches:
-        ready = [tensor.to(device) for tensor in _prepared(grader, [joint] * size)]
+        joints = [joint] * size
+        ready = [member.prepare(joints) for member in grader.members]
         runs: dict[str, Callable[[], object]] = {
             way: partial(_run, made, ready, way != FULL) for way, made in ways.items()
         }
-        runs[WHOLE] = partial(_pipelined, grader, [joint] * size)
-        taken[size] = {way: [] for way in runs}
-        for turn in range(rounds + 1):
-            for way, run in runs.items():
-                seconds = _seconds(run, device) / (PIPELINED if way == WHOLE else 1)
-                taken[size][way] += [seconds] * bool(turn)  # the first one compiles, and chooses algorithms
+        runs[WHOLE] = partial(_pipelined, grader, joints)
+        taken[size] = turns_of(runs, rounds, _clock(device))
+        taken[size][WHOLE] = [seconds / PIPELINED for seconds in taken[size][WHOLE]]
     return taken
 
 
 def work(grader: Grader) -> float:
     """Floating-point operations that a knee takes, in all networks."""
-    ready = [tensor.to(grader.device) for tensor in _prepared(grader, [np.zeros((64, 128), np.uint8)])]
-    with torch.no_grad(), FlopCounterMode(display=False) as counted:
-        _run([member.graph for member in grader.members], ready, half=False)
+    ready = [member.prepare([np.zeros((64, 128), np.uint8)]) for member in grader.members]
+    with FlopCounterMode(display=False) as counted:
+        run_all([member.graph for member in grader.members], ready)
     return float(counted.get_total_flops())
 
 
@@ -62,7 +62,7 @@ def best(device: torch.device) -> float:
     """Floating-point operations a second of a product of two matrices in bfloat16."""
     side = SIDE[device.type]
     a, b = torch.randn(2, side, side, device=device, dtype=torch.bfloat16)
-    return 2 * side**3 / median(_seconds(lambda: a @ b, device) for _ in range(10))
+    return 2 * side**3 / median(turns_of({"": lambda: a @ b}, 10, _clock(device))[""])
 
 
 def _pipelined(grader: Grader, joints: Sequence[np.ndarray]) -> None:
@@ -77,21 +77,22 @@ def _pipelined(grader: Grader, joints: Sequence[np.ndarray]) -> None:
 
 
 def _prepared(grader: Grader, joints: Sequence[np.ndarray]) -> Batch:
+    """As `Member.prepare`, but still in the memory of the CPU."""
     stacked = [torch.from_numpy(np.stack([standardise(joint, m.config) for joint in joints])) for m in grader.members]
     return [tensor.pin_memory() for tensor in stacked] if grader.device.type == "cuda" else stacked
 
 
-@torch.no_grad()
-def _run(graphs: Sequence[Callable[[Tensor], Tensor]], ready: Batch, half: bool) -> None:
+def _run(graphs: Sequence[Run], ready: Batch, half: bool) -> None:
     with torch.autocast(ready[0].device.type, torch.bfloat16, enabled=half):
-        for graph, joints in zip(graphs, ready, strict=True):
-            graph(joints)
+        run_all(graphs, ready)
 
 
-def _seconds(run: Callable[[], object], device: torch.device) -> float:
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    wait()
-    began = time.perf_counter()
-    run()
-    wait()
-    return time.perf_counter() - began
+def _clock(device: torch.device) -> Callable[[], float]:
+    """Seconds on the wall, once the device has done all it was told to."""
+
+    def now() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return now

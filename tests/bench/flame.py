@@ -15,7 +15,7 @@ from kneeoa import __version__
 from kneeoa.grading.compiled import compiled_here
 from kneeoa.weights import read_weights
 from tests.bench import stages
-from tests.bench.speed import GRADER, _joints, films_of
+from tests.bench.speed import GRADER, films_of, sample_joints
 
 
 def record(title: str, version: stages.Version, films: list[Path], target: Path, seconds: int) -> None:
@@ -42,12 +42,11 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="kneeoa-flame-") as name:
-        then, now = stages.earlier(Path(name)), stages.ROOT / stages.PACKAGES
-        compiled = compiled_here(read_weights(GRADER, "grader"), "openvino", _joints())
-        some = films_of(Path(name), 6, given.seed)[
-            1:
-        ]  # the first one's knees are not centred: it is searched three times
+    with tempfile.TemporaryDirectory(prefix="kneeoa-flame-") as scratch:
+        then, now = stages.earlier(Path(scratch)), stages.ROOT / stages.PACKAGES
+        compiled = compiled_here(read_weights(GRADER, "grader"), "openvino", sample_joints())
+        # the first one's knees are not centred: it is searched three times
+        _, *some = films_of(Path(scratch), 6, given.seed)
         for title, version, name in (
             ("kneeoa 0.3.0", stages.Version(then, then / "weights/grader.safetensors"), "flame-before.svg"),
             (f"kneeoa {__version__}, OpenVINO", stages.Version(now, GRADER, compiled), "flame-after.svg"),

@@ -39,7 +39,9 @@ def in_turns(
     taken = {}
     for size in sizes:
         batches = [m.prepare([joints[i % len(joints)] for i in range(size)]) for m in plain.members]
-        taken[size] = turns_of({name: partial(_all, members, batches) for name, members in runs.items()}, rounds, clock)
+        taken[size] = turns_of(
+            {name: partial(run_all, members, batches) for name, members in runs.items()}, rounds, clock
+        )
     return taken
 
 
@@ -57,7 +59,7 @@ def turns_of(
 
 
 @torch.no_grad()
-def _all(members: Sequence[Run], batches: Sequence[Tensor]) -> None:
+def run_all(members: Sequence[Run], batches: Sequence[Tensor]) -> None:
     for run, batch in zip(members, batches, strict=True):
         run(batch)
 

@@ -88,8 +88,9 @@ def by_stage(folder: Path, given: argparse.Namespace) -> Iterator[Row]:
     versions = {"0.3.0": stages.Version(then, then / "weights/grader.safetensors")}
     versions |= {name: stages.Version(now, grader) for name, grader in graders.items()}
     if given.runtime != "eager":
+        joints = sample_joints()
         for name, grader in graders.items():
-            compiled = compiled_here(read_weights(grader, "grader"), given.runtime, _joints())
+            compiled = compiled_here(read_weights(grader, "grader"), given.runtime, joints)
             versions[f"{name}, {given.runtime}"] = stages.Version(now, grader, compiled)
     taken = stages.in_turns(versions, films_of(folder, given.films, given.seed), given.rounds)
     for version in versions.values():
@@ -103,7 +104,7 @@ def by_stage(folder: Path, given: argparse.Namespace) -> Iterator[Row]:
 def by_runtime(folder: Path, given: argparse.Namespace) -> Iterator[Row]:
     """The grader's networks alone."""
     weights = read_weights(GRADER, "grader")
-    taken = runtimes.in_turns(weights, _joints(), (1, 2, 8), given.rounds, given.threads, folder)
+    taken = runtimes.in_turns(weights, sample_joints(), (1, 2, 8), given.rounds, given.threads, folder)
     for size, by_name in taken.items():
         for name, seconds in by_name.items():
             yield _row(f"networks, batch of {size}: {name}", seconds, by_name["eager"], "eager")
@@ -114,7 +115,7 @@ def by_batch(folder: Path, given: argparse.Namespace) -> Iterator[Row]:
     grader = Grader.from_file(GRADER, device=given.device)
     work, best = device.work(grader), device.best(grader.device)
     yield Row("a product of matrices in bfloat16", f"{best / 1e12:.2f} TFLOP/s")
-    for size, by_way in device.in_turns(grader, _joints()[0], given.rounds).items():
+    for size, by_way in device.in_turns(grader, sample_joints()[0], given.rounds).items():
         for way, seconds in by_way.items():
             pace = size / median(seconds)
             told = f"{pace:.0f} knees/s, {pace * work / best:.0%} of that"
@@ -137,7 +138,7 @@ def by_size(folder: Path, given: argparse.Namespace) -> Iterator[Row]:
         for mp, turns in taken.items():
             usual = [turn[stage] for turn in taken[4]]
             yield _row(f"{stage}: a film of {mp} megapixels", [turn[stage] for turn in turns], usual, "4 megapixels")
-    grader, joint = Grader.from_file(GRADER), _joints()[0]
+    grader, joint = Grader.from_file(GRADER), sample_joints()[0]
     ways = {f"grade: {n} knees": partial(grader.grade, [joint] * n, [Laterality.RIGHT] * n) for n in KNEES}
     by_knees = runtimes.turns_of(ways, given.rounds)
     for way, seconds in by_knees.items():
@@ -158,7 +159,7 @@ def at_start(folder: Path, given: argparse.Namespace) -> Iterator[Row]:
         yield Row(what, f"{value:.2f}")
 
 
-def _joints() -> list[np.ndarray]:
+def sample_joints() -> list[np.ndarray]:
     """The sample's two knees."""
     detector = Detector.from_file(WEIGHTS / "detector.safetensors")
     return [knee.crop for knee in detector.detect(decode(SAMPLE.read_bytes()))[1] if knee.crop is not None]

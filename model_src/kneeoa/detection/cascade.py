@@ -103,13 +103,14 @@ class Cascade:
             for i, score in enumerate(logits.sigmoid().numpy()):
                 at = np.flatnonzero(score >= self.config.score1)
                 at = at[np.argsort(-score.flat[at], kind="stable")[:CANDIDATES]]
+                sure = score.flat[at]
                 rows, columns = np.unravel_index(at, score.shape)
                 corner = np.stack([columns, rows], axis=1) * STRIDE
                 window = np.hstack([corner, corner + WINDOW])
                 found = (window + offsets[i, :, rows, columns].numpy().T * WINDOW) / scale
-                keep = _distinct(found, score.flat[at], self.config.nms_scale)
+                keep = _distinct(found, sure, self.config.nms_scale)
                 boxes[i].append(found[keep])
-                scores[i].append(score.flat[at][keep])
+                scores[i].append(sure[keep])
             scale *= self.config.factor
         proposals = []
         for every, score in ((np.concatenate(boxes[i]), np.concatenate(scores[i])) for i in range(number)):

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kneeoa.grading.gradcam import heat_maps
-from kneeoa.grading.network import BACKBONE, NETWORKS, JointGrader, build_network
+from kneeoa.grading.network import BACKBONE, NETWORK, NETWORKS, JointGrader, build_network
 from kneeoa.grading.patches import Preprocessing, standardise
 from kneeoa.grading.runtime import Graph, Run, RuntimeRefused, folded, load_graphs
 from kneeoa.tasks import COMPARTMENT_TASKS, OA_FROM_KL, TASKS, Laterality, features_disagree, tasks_of
@@ -82,7 +82,7 @@ class Member:
         self.provenance: dict[str, str] = weights.metadata["provenance"]
         self.sha256 = weights.sha256
         self.device, self._weights = device, weights
-        self.views = NETWORKS[self.architecture.get("network", "siamese")].VIEWS
+        self.views = NETWORKS[self.architecture.get("network", NETWORK)].VIEWS
         tasks = tasks_of(self.architecture.get("tasks"))
         self.tasks, self.grades = [task.name for task in tasks], [task.grades for task in tasks]
         self.compiled, self.run = run is not None, run or self.graph

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kneeoa.tasks import tasks_of
 
-BACKBONE = "seresnext50_32x4d"  # Wang et al. 2021
+NETWORK, BACKBONE = "siamese", "seresnext50_32x4d"  # Wang et al. 2021; where none is named
 FINE = 16  # pixels a cell of the maps that heat maps are made of; the next stage's are 32
 
 
@@ -78,11 +78,10 @@ class JointGrader(nn.Module):
         options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}  # not every backbone knows it
         self.backbone: Any = timm.create_model(backbone, num_classes=0, in_chans=channels, **options)
         self.width = int(self.backbone.num_features)  # type: ignore[arg-type]
-        chosen = tasks_of(tasks)
         self.heads = nn.ModuleDict(
             {
                 task.name: nn.Sequential(nn.Dropout(dropout), nn.Linear(branches * self.width, task.grades))
-                for task in chosen
+                for task in tasks_of(tasks)
             }
         )
 
@@ -166,6 +165,6 @@ class WholeJointGrader(JointGrader):
 NETWORKS: dict[str, type[JointGrader]] = {"siamese": SiameseGrader, "whole": WholeJointGrader}
 
 
-def build_network(network: str = "siamese", **options: Any) -> JointGrader:
+def build_network(network: str = NETWORK, **options: Any) -> JointGrader:
     """By the name that configurations and weights use: one of `NETWORKS`."""
     return NETWORKS[network](**options)
